@@ -1,0 +1,121 @@
+//! What a run tells about itself to Prometheus.
+
+use prometheus::{CounterVec, core::Collector};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// The metrics of one run. Names begin with `taktline_`; units are base units.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Rows that entered a source's decoder's output, a step or a sink.
+    pub rows_in: IntCounterVec,
+    /// Rows that a source or step gave on.
+    pub rows_out: IntCounterVec,
+    /// Time spent working.
+    pub busy_seconds: CounterVec,
+    /// Rows waiting at a step or sink.
+    pub queue_rows: IntGaugeVec,
+    /// How far the newest watermark of a step is behind the clock.
+    pub watermark_delay_seconds: GaugeVec,
+    /// Rows that came after their key's watermark.
+    pub late_rows: IntCounterVec,
+    /// Input that could not be read.
+    pub dead_letters: IntCounterVec,
+    /// Watchers' batches dropped because the watcher was slow.
+    pub tap_dropped: IntCounterVec,
+}
+
+impl Metrics {
+    /// Fresh metrics, all at zero.
+    ///
+    /// # Errors
+    /// Two metrics have one name, which a test excludes.
+    pub fn new() -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let node = &["node", "kind"];
+        let metrics = Metrics {
+            rows_in: IntCounterVec::new(Opts::new("taktline_rows_in_total", "Rows that entered a node."), node)?,
+            rows_out: IntCounterVec::new(Opts::new("taktline_rows_out_total", "Rows that a node gave on."), node)?,
+            busy_seconds: CounterVec::new(
+                Opts::new("taktline_busy_seconds_total", "Time a node spent working."),
+                node,
+            )?,
+            queue_rows: IntGaugeVec::new(Opts::new("taktline_queue_rows", "Rows that wait at a node."), node)?,
+            watermark_delay_seconds: GaugeVec::new(
+                Opts::new(
+                    "taktline_watermark_delay_seconds",
+                    "Clock minus the newest watermark of a step.",
+                ),
+                node,
+            )?,
+            late_rows: IntCounterVec::new(
+                Opts::new(
+                    "taktline_late_rows_total",
+                    "Rows that came after their machine's watermark.",
+                ),
+                node,
+            )?,
+            dead_letters: IntCounterVec::new(
+                Opts::new("taktline_dead_letters_total", "Input that could not be read."),
+                node,
+            )?,
+            tap_dropped: IntCounterVec::new(
+                Opts::new(
+                    "taktline_tap_dropped_batches_total",
+                    "Batches dropped for slow watchers.",
+                ),
+                &["node"],
+            )?,
+            registry,
+        };
+        let all: [Box<dyn Collector>; 8] = [
+            Box::new(metrics.rows_in.clone()),
+            Box::new(metrics.rows_out.clone()),
+            Box::new(metrics.busy_seconds.clone()),
+            Box::new(metrics.queue_rows.clone()),
+            Box::new(metrics.watermark_delay_seconds.clone()),
+            Box::new(metrics.late_rows.clone()),
+            Box::new(metrics.dead_letters.clone()),
+            Box::new(metrics.tap_dropped.clone()),
+        ];
+        for collector in all {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// In Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric can't be written as text.
+    pub fn text(&self) -> anyhow::Result<String> {
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+/// The metrics of one source, step or sink.
+#[derive(Clone)]
+pub(crate) struct NodeMetrics {
+    pub rows_in: prometheus::IntCounter,
+    pub rows_out: prometheus::IntCounter,
+    pub busy_seconds: prometheus::Counter,
+    pub queue_rows: prometheus::IntGauge,
+    pub watermark_delay_seconds: prometheus::Gauge,
+    pub late_rows: prometheus::IntCounter,
+    pub dead_letters: prometheus::IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn node(&self, name: &str, kind: &str) -> NodeMetrics {
+        let labels = &[name, kind];
+        NodeMetrics {
+            rows_in: self.rows_in.with_label_values(labels),
+            rows_out: self.rows_out.with_label_values(labels),
+            busy_seconds: self.busy_seconds.with_label_values(labels),
+            queue_rows: self.queue_rows.with_label_values(labels),
+            watermark_delay_seconds: self.watermark_delay_seconds.with_label_values(labels),
+            late_rows: self.late_rows.with_label_values(labels),
+            dead_letters: self.dead_letters.with_label_values(labels),
+        }
+    }
+}

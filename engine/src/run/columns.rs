@@ -1,0 +1,117 @@
+//! Samples of one step as plain columns, on their way from frames to operators.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+
+use super::names::Names;
+use crate::table;
+
+/// Rows as columns of equal length. Texts are rare: their column is empty as long as no row has one.
+#[derive(Default)]
+pub(crate) struct Columns {
+    pub ts: Vec<i64>,
+    pub signal: Vec<i32>,
+    pub value: Vec<f64>,
+    text: Vec<Option<Arc<str>>>,
+}
+
+impl Columns {
+    /// This many rows of nothing, to be [`Columns::put`].
+    pub fn sized(rows: usize) -> Self {
+        Columns {
+            ts: vec![0; rows],
+            signal: vec![0; rows],
+            value: vec![0.0; rows],
+            text: Vec::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.ts.len()
+    }
+
+    pub fn put_text(&mut self, row: usize, text: &str) {
+        self.text.resize(self.ts.len(), None);
+        self.text[row] = Some(text.into());
+    }
+
+    /// Appends the rows `range` of `other`.
+    pub fn append(&mut self, other: &Columns, range: Range<usize>) {
+        if !other.text.is_empty() || !self.text.is_empty() {
+            self.text.resize(self.ts.len(), None);
+            let texts = other.text.get(range.clone()).map(<[_]>::to_vec);
+            self.text.extend(texts.unwrap_or_else(|| vec![None; range.len()]));
+        }
+        self.ts.extend_from_slice(&other.ts[range.clone()]);
+        self.signal.extend_from_slice(&other.signal[range.clone()]);
+        self.value.extend_from_slice(&other.value[range]);
+    }
+
+    /// Removes the first `rows` rows.
+    pub fn remove_first(&mut self, rows: usize) {
+        self.ts.drain(..rows);
+        self.signal.drain(..rows);
+        self.value.drain(..rows);
+        if !self.text.is_empty() {
+            self.text.drain(..rows);
+        }
+    }
+
+    /// Sorts the rows `range` by time; rows of the same time keep their order.
+    pub fn sort(&mut self, range: Range<usize>) {
+        if self.ts[range.clone()].is_sorted() {
+            return;
+        }
+        let mut order: Vec<usize> = range.clone().collect();
+        order.sort_by_key(|row| self.ts[*row]);
+        reorder(&mut self.ts, &order, range.start);
+        reorder(&mut self.signal, &order, range.start);
+        reorder(&mut self.value, &order, range.start);
+        if !self.text.is_empty() {
+            reorder(&mut self.text, &order, range.start);
+        }
+    }
+
+    /// The rows as a `samples` batch; `runs` says whose they are. Quality stays with the source's edge.
+    pub fn into_batch(
+        self,
+        runs: &[(u32, Range<usize>)],
+        machines: &Names,
+        signals: &Names,
+    ) -> anyhow::Result<RecordBatch> {
+        let rows = self.ts.len();
+        let mut machine = vec![0i32; rows];
+        for (key, range) in runs {
+            machine[range.clone()].fill(*key as i32);
+        }
+        let text = if self.text.is_empty() {
+            new_null_array(&arrow::datatypes::DataType::Utf8, rows)
+        } else {
+            let mut text = self.text;
+            text.resize(rows, None);
+            Arc::new(StringArray::from_iter(text.iter().map(Option::as_deref)))
+        };
+        let machine = DictionaryArray::try_new(Int32Array::from(machine), Arc::new(machines.array().clone()))?;
+        let signal = DictionaryArray::try_new(Int32Array::from(self.signal), Arc::new(signals.array().clone()))?;
+        Ok(RecordBatch::try_new(
+            table::samples().schema,
+            vec![
+                Arc::new(machine),
+                Arc::new(signal),
+                Arc::new(TimestampMicrosecondArray::from(self.ts).with_timezone("UTC")),
+                Arc::new(Float64Array::from(self.value)),
+                text,
+                new_null_array(&table::name_type(), rows),
+            ],
+        )?)
+    }
+}
+
+fn reorder<T: Clone>(column: &mut [T], order: &[usize], start: usize) {
+    let sorted: Vec<T> = order.iter().map(|row| column[*row].clone()).collect();
+    column[start..start + sorted.len()].clone_from_slice(&sorted);
+}

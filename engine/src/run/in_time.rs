@@ -1,0 +1,396 @@
+//! Puts the samples of a step in time order, per key: watermarks, lateness, late rows.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+
+use super::columns::Columns;
+use super::names::Names;
+use crate::table::{self, Samples};
+
+/// All keys of one step on one worker.
+pub(crate) struct InTime {
+    lateness_us: i64,
+    machines: Names,
+    signals: Names,
+    keys: Vec<KeyTime>,
+}
+
+/// How far one key's event time has come.
+struct KeyTime {
+    newest: i64,
+    /// Rows before this are late: it trails the newest row by the lateness, and never goes back.
+    watermark: i64,
+    /// Rows that wait for the watermark; empty when nothing may be late.
+    waiting: Columns,
+    /// Tick at or after the newest row, and the time that has passed since, for silent keys.
+    last_tick: Option<i64>,
+    heard: bool,
+    /// Rows of this key in the epoch at hand, then where the next of them goes.
+    cursor: usize,
+}
+
+/// What an epoch released: rows in key order and, for each key that moved, its rows and its watermark.
+pub(crate) struct Released {
+    pub batch: RecordBatch,
+    pub moves: Vec<Move>,
+    /// Rows of the `late` table.
+    pub late: Option<RecordBatch>,
+}
+
+/// One key's part of an epoch.
+pub(crate) struct Move {
+    pub key: u32,
+    pub rows: Range<usize>,
+    pub watermark: i64,
+}
+
+impl InTime {
+    pub fn new(lateness_us: i64) -> Self {
+        InTime {
+            lateness_us,
+            machines: Names::new(),
+            signals: Names::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// The names of the keys, each at its number.
+    pub fn keys(&self) -> &StringArray {
+        self.machines.array()
+    }
+
+    /// Takes an epoch's batches, in the order of the input.
+    pub fn epoch(&mut self, step: &str, batches: &[RecordBatch]) -> anyhow::Result<Released> {
+        let (rows, order, touched, late) = self.judge(step, batches)?;
+        let (arrived, runs) = self.scatter(batches, &rows, &order, &touched)?;
+        self.release(arrived, runs, late)
+    }
+
+    /// Judges each row in the order of arrival: its key's number, or late. So a verdict never depends on how the input
+    /// was cut into epochs.
+    #[allow(clippy::type_complexity)]
+    fn judge(
+        &mut self,
+        step: &str,
+        batches: &[RecordBatch],
+    ) -> anyhow::Result<(usize, Vec<u32>, Vec<u32>, Option<RecordBatch>)> {
+        let total = batches.iter().map(RecordBatch::num_rows).sum();
+        let mut order = Vec::with_capacity(total);
+        let mut touched = Vec::new();
+        let mut late = Vec::new();
+        let mut accepted = 0;
+        for batch in batches {
+            let samples = Samples::of(batch)?;
+            let key_of = self.machines.translate(samples.machines);
+            while self.keys.len() < self.machines.array().len() {
+                self.keys.push(KeyTime::new());
+            }
+            let mut late_rows: Vec<(u32, i64)> = Vec::new();
+            for (row, (machine, ts)) in samples.machine.iter().zip(samples.ts).enumerate() {
+                let number = key_of[*machine as usize];
+                let key = &mut self.keys[number as usize];
+                if *ts < key.watermark {
+                    late_rows.push((row as u32, key.watermark));
+                    order.push(LATE);
+                    continue;
+                }
+                if *ts > key.newest {
+                    key.newest = *ts;
+                    key.watermark = key.watermark.max(ts.saturating_sub(self.lateness_us));
+                }
+                if key.cursor == 0 {
+                    touched.push(number);
+                }
+                key.cursor += 1;
+                accepted += 1;
+                order.push(number);
+            }
+            if !late_rows.is_empty() {
+                late.push(late_batch(step, batch, &late_rows)?);
+            }
+        }
+        let late = if late.is_empty() {
+            None
+        } else {
+            Some(concat_batches(&table::late().schema, &late)?)
+        };
+        Ok((accepted, order, touched, late))
+    }
+
+    /// Brings the rows of each key together; a key's rows keep their order.
+    fn scatter(
+        &mut self,
+        batches: &[RecordBatch],
+        rows: &usize,
+        order: &[u32],
+        touched: &[u32],
+    ) -> anyhow::Result<(Columns, Vec<(u32, Range<usize>)>)> {
+        let mut arrived = Columns::sized(*rows);
+        let mut runs = Vec::with_capacity(touched.len());
+        let mut start = 0;
+        for number in touched {
+            let key = &mut self.keys[*number as usize];
+            let end = start + key.cursor;
+            key.cursor = start;
+            runs.push((*number, start..end));
+            start = end;
+        }
+        let mut order = order.iter();
+        for batch in batches {
+            let samples = Samples::of(batch)?;
+            let signal_of = self.signals.translate(samples.signals);
+            let values = samples.value.values();
+            let absent = (samples.value.null_count() > 0)
+                .then(|| samples.value.nulls())
+                .flatten();
+            let has_text = samples.text.null_count() < samples.text.len();
+            for ((row, signal), number) in samples.signal.iter().enumerate().zip(order.by_ref()) {
+                if *number == LATE {
+                    continue;
+                }
+                let key = &mut self.keys[*number as usize];
+                let place = key.cursor;
+                key.cursor += 1;
+                arrived.ts[place] = samples.ts[row];
+                arrived.signal[place] = signal_of[*signal as usize] as i32;
+                arrived.value[place] = if absent.is_some_and(|nulls| nulls.is_null(row)) {
+                    f64::NAN
+                } else {
+                    values[row]
+                };
+                if has_text && !samples.text.is_null(row) {
+                    arrived.put_text(place, samples.text.value(row));
+                }
+            }
+        }
+        Ok((arrived, runs))
+    }
+
+    /// Hands out what the watermarks have passed.
+    fn release(
+        &mut self,
+        mut arrived: Columns,
+        runs: Vec<(u32, Range<usize>)>,
+        late: Option<RecordBatch>,
+    ) -> anyhow::Result<Released> {
+        let mut released = Columns::default();
+        let mut moves = Vec::with_capacity(runs.len());
+        for (number, range) in runs {
+            let key = &mut self.keys[number as usize];
+            key.cursor = 0;
+            key.heard = true;
+            if self.lateness_us == 0 {
+                // In arrival order no row was before the one ahead of it, so the run is sorted.
+                moves.push(Move {
+                    key: number,
+                    rows: range,
+                    watermark: key.watermark,
+                });
+                continue;
+            }
+            key.waiting.append(&arrived, range);
+            moves.push(key.pass(number, &mut released));
+        }
+        if self.lateness_us == 0 {
+            std::mem::swap(&mut released, &mut arrived);
+        }
+        self.finish(released, moves, late)
+    }
+
+    /// Lets time pass for keys that are silent, up to `patience_us` beyond their newest row.
+    pub fn tick(&mut self, now_us: i64, patience_us: i64) -> anyhow::Result<Option<Released>> {
+        let mut released = Columns::default();
+        let mut moves = Vec::new();
+        for (number, key) in self.keys.iter_mut().enumerate() {
+            if std::mem::take(&mut key.heard) || key.last_tick.is_none() {
+                key.last_tick = Some(now_us);
+                continue;
+            }
+            let silent_us = now_us - key.last_tick.unwrap_or(now_us);
+            let passed = silent_us.saturating_sub(self.lateness_us).min(patience_us);
+            let reached = key.newest.saturating_add(passed);
+            if passed >= 0 && reached > key.watermark {
+                key.watermark = reached;
+                moves.push(key.pass(number as u32, &mut released));
+            }
+        }
+        if moves.is_empty() {
+            return Ok(None);
+        }
+        self.finish(released, moves, None).map(Some)
+    }
+
+    /// The input has ended: hands out all that waits.
+    pub fn end(&mut self) -> anyhow::Result<Released> {
+        let mut released = Columns::default();
+        let mut moves = Vec::new();
+        for (number, key) in self.keys.iter_mut().enumerate() {
+            key.watermark = key.watermark.max(key.newest);
+            moves.push(key.pass(number as u32, &mut released));
+        }
+        self.finish(released, moves, None)
+    }
+
+    /// The newest watermark of all keys, µs.
+    pub fn newest_watermark(&self) -> Option<i64> {
+        self.keys
+            .iter()
+            .map(|key| key.watermark)
+            .filter(|watermark| *watermark > i64::MIN)
+            .max()
+    }
+
+    fn finish(&self, released: Columns, moves: Vec<Move>, late: Option<RecordBatch>) -> anyhow::Result<Released> {
+        let runs: Vec<(u32, Range<usize>)> = moves.iter().map(|m| (m.key, m.rows.clone())).collect();
+        Ok(Released {
+            batch: released.into_batch(&runs, &self.machines, &self.signals)?,
+            moves,
+            late,
+        })
+    }
+}
+
+const LATE: u32 = u32::MAX;
+
+impl KeyTime {
+    fn new() -> Self {
+        KeyTime {
+            newest: i64::MIN,
+            watermark: i64::MIN,
+            waiting: Columns::default(),
+            last_tick: None,
+            heard: false,
+            cursor: 0,
+        }
+    }
+
+    /// Moves the waiting rows up to the watermark to the end of `released`.
+    fn pass(&mut self, number: u32, released: &mut Columns) -> Move {
+        let all = 0..self.waiting.len();
+        self.waiting.sort(all);
+        let ready = self.waiting.ts.partition_point(|ts| *ts <= self.watermark);
+        let start = released.len();
+        released.append(&self.waiting, 0..ready);
+        self.waiting.remove_first(ready);
+        Move {
+            key: number,
+            rows: start..start + ready,
+            watermark: self.watermark,
+        }
+    }
+}
+
+/// Rows of `batch` with the watermark that had passed them, as `late` rows.
+fn late_batch(step: &str, batch: &RecordBatch, rows: &[(u32, i64)]) -> anyhow::Result<RecordBatch> {
+    let indices = UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row));
+    let taken = take_record_batch(batch, &indices)?;
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from_iter_values(rows.iter().map(|_| step)))];
+    columns.extend(taken.columns().iter().cloned());
+    let watermarks = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, watermark)| *watermark));
+    columns.push(Arc::new(watermarks.with_timezone("UTC")));
+    Ok(RecordBatch::try_new(table::late().schema, columns)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::table::{Sample, samples_batch};
+
+    /// Feeds `rows` (machine, ts) cut after every `cut` rows; gives what came out per machine, and the late ones.
+    fn run(lateness_us: i64, rows: &[(&str, i64)], cut: usize) -> (Vec<(String, i64)>, Vec<i64>) {
+        let mut in_time = InTime::new(lateness_us);
+        let (mut out, mut late) = (Vec::new(), Vec::new());
+        let mut take = |released: Released| {
+            let samples = Samples::of(&released.batch).unwrap();
+            for m in &released.moves {
+                for row in m.rows.clone() {
+                    out.push((samples.machines.value(m.key as usize).to_owned(), samples.ts[row]));
+                }
+            }
+            late.extend(
+                released
+                    .late
+                    .iter()
+                    .flat_map(|batch| table::timestamps(batch, "ts").unwrap().to_vec()),
+            );
+        };
+        for chunk in rows.chunks(cut) {
+            let row = |(machine, ts): &(&'static str, i64)| Sample {
+                machine,
+                signal: "s",
+                ts: *ts,
+                ..Sample::default()
+            };
+            let rows: Vec<(&'static str, i64)> = chunk
+                .iter()
+                .map(|(m, ts)| (if *m == "a" { "a" } else { "b" }, *ts))
+                .collect();
+            let batch = samples_batch(rows.iter().map(row));
+            take(in_time.epoch("step", &[batch]).unwrap());
+        }
+        take(in_time.end().unwrap());
+        out.sort_by(|a, b| a.0.cmp(&b.0));
+        (out, late)
+    }
+
+    fn check(lateness_us: i64, rows: &[(&str, i64)], a: &[i64], b: &[i64], late: &[i64]) {
+        for cut in 1..=rows.len() {
+            let (out, came_late) = run(lateness_us, rows, cut);
+            let of = |name: &str| {
+                out.iter()
+                    .filter(|(m, _)| m == name)
+                    .map(|(_, ts)| *ts)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!((of("a").as_slice(), of("b").as_slice()), (a, b), "cut {cut}");
+            assert_eq!(came_late, late, "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn order_and_lateness_do_not_depend_on_the_cut() {
+        check(0, &[("a", 1), ("b", 9), ("a", 2), ("b", 10)], &[1, 2], &[9, 10], &[]);
+        check(0, &[("a", 5), ("a", 3), ("a", 5), ("a", 6)], &[5, 5, 6], &[], &[3]);
+        check(
+            2,
+            &[("a", 5), ("a", 3), ("a", 9), ("a", 6), ("a", 7)],
+            &[3, 5, 7, 9],
+            &[],
+            &[6],
+        );
+        // A key that is far behind holds nobody back and loses nothing.
+        check(
+            1,
+            &[("a", 100), ("b", 1), ("a", 101), ("b", 2)],
+            &[100, 101],
+            &[1, 2],
+            &[],
+        );
+    }
+
+    #[test]
+    fn silence_passes_time_only_as_far_as_patience() {
+        let mut in_time = InTime::new(10);
+        let at = |ts| {
+            samples_batch([Sample {
+                machine: "a",
+                signal: "s",
+                ts,
+                value: Some(1.0),
+                text: None,
+            }])
+        };
+        let watermark = |released: Option<Released>| released.map(|r| (r.moves[0].watermark, r.batch.num_rows()));
+        in_time.epoch("step", &[at(1000)]).unwrap();
+        assert_eq!(watermark(in_time.tick(50_000, 500).unwrap()), None); // the row was heard since the last tick
+        assert_eq!(watermark(in_time.tick(50_100, 500).unwrap()), Some((1090, 1)));
+        assert_eq!(watermark(in_time.tick(90_000, 500).unwrap()), Some((1500, 0)));
+        assert_eq!(watermark(in_time.tick(99_000, 500).unwrap()), None);
+        assert!(in_time.epoch("step", &[at(1400)]).unwrap().late.is_some());
+        assert!(in_time.epoch("step", &[at(1500)]).unwrap().late.is_none());
+    }
+}

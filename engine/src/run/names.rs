@@ -1,0 +1,54 @@
+//! Names as small numbers: machines and signals of one step on one worker.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, StringArray};
+
+/// Gives every name a number that stays, counting up from 0.
+pub(crate) struct Names {
+    numbers: HashMap<Box<str>, u32>,
+    array: StringArray,
+}
+
+impl Names {
+    pub fn new() -> Self {
+        Names {
+            numbers: HashMap::new(),
+            array: StringArray::from(Vec::<&str>::new()),
+        }
+    }
+
+    /// For each entry of a dictionary its number.
+    pub fn translate(&mut self, dictionary: &StringArray) -> Vec<u32> {
+        let before = self.numbers.len();
+        let numbers = (0..dictionary.len())
+            .map(|i| self.number(dictionary.value(i)))
+            .collect();
+        if self.numbers.len() > before {
+            self.refresh();
+        }
+        numbers
+    }
+
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.numbers.len() as u32;
+        self.numbers.insert(name.into(), number);
+        number
+    }
+
+    fn refresh(&mut self) {
+        let mut names = vec![""; self.numbers.len()];
+        for (name, number) in &self.numbers {
+            names[*number as usize] = name;
+        }
+        self.array = StringArray::from(names);
+    }
+
+    /// All names, each at its number.
+    pub fn array(&self) -> &StringArray {
+        &self.array
+    }
+}

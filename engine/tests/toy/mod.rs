@@ -1,0 +1,383 @@
+//! Toy kinds: the engine's tests know no real operator.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use taktline_engine::config::{Interval, Problem, Section};
+use taktline_engine::kind::{Catalog, Input, SinkKind, SourceKind, StepKind};
+use taktline_engine::table::{self, Sample, samples_batch};
+use taktline_engine::{
+    DeadLetters, Decoded, Decoder, Operator, Order, Output, Partition, Poll, Position, Rows, Sink, SinkPlan, Source,
+    Step, Table, Wake,
+};
+
+pub static CATALOG: Catalog = Catalog {
+    sources: &[SourceKind {
+        name: "list",
+        summary: "rows from the file itself",
+        schema: || schemars::schema_for!(ListConfig),
+        build: |section| {
+            Ok(Box::new(List {
+                name: section.name.clone(),
+                config: section.parse()?,
+            }))
+        },
+    }],
+    steps: &[
+        StepKind {
+            name: "sum",
+            summary: "running sum of each machine",
+            schema: || schemars::schema_for!(SumConfig),
+            reads: &["samples"],
+            build: |section, _| {
+                Ok(Box::new(Sum {
+                    config: section.parse()?,
+                    table: sums(),
+                }))
+            },
+        },
+        StepKind {
+            name: "pass",
+            summary: "gives on what it gets",
+            schema: || schemars::schema_for!(PassConfig),
+            reads: &["sums"],
+            build: build_pass,
+        },
+    ],
+    sinks: &[SinkKind {
+        name: "keep",
+        summary: "keeps rows in memory for the test",
+        schema: || schemars::schema_for!(KeepConfig),
+        takes_refused: true,
+        build: |section, inputs| {
+            let config: KeepConfig = section.parse()?;
+            let names = inputs.iter().map(|input| input.name.clone()).collect();
+            Ok(Box::new(Keep {
+                to: config.to.unwrap_or_default(),
+                fail_after: config.fail_after,
+                names,
+            }))
+        },
+    }],
+};
+
+/// Rows as (machine, seconds, value); `batch` of them at a time, over `partitions` by machine.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListConfig {
+    /// The rows.
+    rows: Vec<(String, i64, f64)>,
+    /// Rows in a raw batch.
+    #[serde(default = "ten")]
+    batch: usize,
+    /// Never ends by itself.
+    #[serde(default)]
+    endless: bool,
+}
+
+fn ten() -> usize {
+    10
+}
+
+struct List {
+    name: String,
+    config: ListConfig,
+}
+
+fn raw_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("index", DataType::UInt64, false)]))
+}
+
+impl Source for List {
+    fn partitions(&self) -> anyhow::Result<Vec<String>> {
+        Ok(vec!["list".into()])
+    }
+
+    fn open(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        Ok(Box::new(ListPartition {
+            config: self.config.clone(),
+            next: 0,
+        }))
+    }
+
+    fn raw_schema(&self) -> SchemaRef {
+        raw_schema()
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(ListDecoder {
+            name: self.name.clone(),
+            rows: self.config.rows.clone(),
+        })
+    }
+
+    fn bounded(&self) -> bool {
+        !self.config.endless
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+}
+
+struct ListPartition {
+    config: ListConfig,
+    next: usize,
+}
+
+impl Partition for ListPartition {
+    fn poll(&mut self) -> anyhow::Result<Poll> {
+        let end = (self.next + self.config.batch).min(self.config.rows.len());
+        if self.next == end {
+            return Ok(if self.config.endless { Poll::Idle } else { Poll::End });
+        }
+        let index = arrow::array::UInt64Array::from_iter_values(self.next as u64..end as u64);
+        self.next = end;
+        Ok(Poll::Batch(RecordBatch::try_new(raw_schema(), vec![Arc::new(index)])?))
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            text: format!("row {}", self.next),
+            fraction: Some(self.next as f64 / self.config.rows.len() as f64),
+        }
+    }
+}
+
+struct ListDecoder {
+    name: String,
+    rows: Vec<(String, i64, f64)>,
+}
+
+impl Decoder for ListDecoder {
+    fn decode(&mut self, raw: &RecordBatch) -> anyhow::Result<Decoded> {
+        let mut letters = DeadLetters::new(&self.name);
+        let index = raw.column(0).as_primitive::<arrow::datatypes::UInt64Type>();
+        let mut good = Vec::new();
+        for row in index.values() {
+            let (machine, ts, value) = &self.rows[*row as usize];
+            if *value < -1e6 {
+                letters.push("list", *row, "too small", b"toy");
+            } else {
+                let sample = Sample {
+                    machine,
+                    signal: "v",
+                    ts: ts * 1_000_000,
+                    value: Some(*value),
+                    text: None,
+                };
+                good.push(sample);
+            }
+        }
+        Ok(Decoded {
+            samples: samples_batch(good),
+            dead_letters: letters.finish(),
+        })
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SumConfig {
+    /// How long a row may be out of order.
+    lateness: Option<Interval>,
+}
+
+struct Sum {
+    config: SumConfig,
+    table: Table,
+}
+
+fn sums() -> Table {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        Arc::new(Schema::new(vec![
+            Field::new(table::KEY, table::name_type(), false),
+            Field::new("ts", table::timestamp(), false),
+            Field::new("sum", DataType::Float64, false),
+        ]))
+    });
+    Table::plain("sums", SCHEMA.clone())
+}
+
+impl Step for Sum {
+    fn output(&self) -> &Table {
+        &self.table
+    }
+
+    fn order(&self) -> Order {
+        Order::Time {
+            lateness_us: self.config.lateness.map_or(0, Interval::micros),
+        }
+    }
+
+    fn operator(&self, _: &str) -> Box<dyn Operator> {
+        Box::new(Summing {
+            sum: 0.0,
+            schema: self.table.schema.clone(),
+        })
+    }
+}
+
+struct Summing {
+    sum: f64,
+    schema: SchemaRef,
+}
+
+impl Operator for Summing {
+    fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
+        let samples = rows.samples()?;
+        let sums: Float64Array = samples
+            .value
+            .iter()
+            .map(|value| {
+                self.sum += value;
+                Some(self.sum)
+            })
+            .collect();
+        let batch = rows.batch();
+        let columns = vec![batch.column(0).clone(), batch.column(2).clone(), Arc::new(sums) as _];
+        out.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
+        Ok(())
+    }
+
+    fn remark(&self) -> Option<String> {
+        (self.sum == 0.0).then(|| "nothing to sum".into())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PassConfig {
+    /// A column that must be there.
+    column: Option<String>,
+}
+
+fn build_pass(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>> {
+    let config: PassConfig = section.parse()?;
+    if let Some(column) = config.column
+        && input.table.schema.index_of(&column).is_err()
+    {
+        let known = input.table.schema.fields().iter().map(|field| field.name().as_str());
+        let problem = Problem::at("column", format!("`{}` has no column `{column}`", input.name));
+        return Err(vec![problem.did_you_mean(&column, known)]);
+    }
+    Ok(Box::new(Pass {
+        table: Table {
+            extends_input: true,
+            ..input.table.clone()
+        },
+    }))
+}
+
+struct Pass {
+    table: Table,
+}
+
+impl Step for Pass {
+    fn output(&self) -> &Table {
+        &self.table
+    }
+
+    fn order(&self) -> Order {
+        Order::Arrival
+    }
+
+    fn operator(&self, _: &str) -> Box<dyn Operator> {
+        Box::new(Passing)
+    }
+}
+
+struct Passing;
+
+impl Operator for Passing {
+    fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
+        out.emit(rows.batch());
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct KeepConfig {
+    /// Where the test finds the rows.
+    to: Option<String>,
+    /// Rows after which the sink fails.
+    fail_after: Option<usize>,
+}
+
+struct Keep {
+    to: String,
+    fail_after: Option<usize>,
+    names: Vec<String>,
+}
+
+/// What the sinks kept, by `to`: one line a row, `input: columns`.
+pub static KEPT: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
+
+/// The rows kept under this name, sorted.
+pub fn kept(to: &str) -> Vec<String> {
+    let mut rows = KEPT.lock().unwrap().get(to).cloned().unwrap_or_default();
+    rows.sort();
+    rows
+}
+
+impl SinkPlan for Keep {
+    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+        Ok(Box::new(Keeping {
+            to: self.to.clone(),
+            names: self.names.clone(),
+            left: self.fail_after,
+            written: Vec::new(),
+        }))
+    }
+}
+
+struct Keeping {
+    to: String,
+    names: Vec<String>,
+    left: Option<usize>,
+    written: Vec<String>,
+}
+
+impl Sink for Keeping {
+    fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
+        if let Some(left) = &mut self.left {
+            *left = left
+                .checked_sub(batch.num_rows())
+                .ok_or_else(|| anyhow::anyhow!("the shelf is full"))?;
+        }
+        for row in 0..batch.num_rows() {
+            let cells = batch.columns().iter().map(|column| cell(column, row));
+            self.written.push(format!(
+                "{}: {}",
+                self.names[input],
+                cells.collect::<Vec<_>>().join(" ")
+            ));
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        KEPT.lock()
+            .unwrap()
+            .entry(self.to.clone())
+            .or_default()
+            .append(&mut self.written);
+        Ok(())
+    }
+}
+
+fn cell(column: &arrow::array::ArrayRef, row: usize) -> String {
+    if let Some(ts) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+        return (ts.value(row) / 1_000_000).to_string();
+    }
+    if let Some(value) = column.as_primitive_opt::<Float64Type>().filter(|v| v.is_valid(row)) {
+        return value.value(row).to_string();
+    }
+    arrow::util::display::array_value_to_string(column, row).unwrap()
+}
