@@ -1,1 +1,20 @@
-//! placeholder
+//! Taktline, the binary: the command line and the HTTP API over the crates below it.
+//!
+//! - [`catalog`]: all kinds, from the crates that have them.
+//! - [`load`]: a pipeline file and the command line make a plan.
+//! - [`cli`]: the commands; [`run`], [`demo`], [`verify`] (`taktline test`), [`tap`] do the work of one each.
+//! - [`api`]: health, metrics, live rows; [`board`]: what the page shows, kept up to date; [`live`]: its WebSocket;
+//!   [`page`]: the page itself, embedded at build.
+
+pub mod api;
+pub mod board;
+pub mod catalog;
+pub mod cli;
+pub mod demo;
+pub mod live;
+pub mod load;
+pub mod page;
+pub mod rows;
+pub mod run;
+pub mod tap;
+pub mod verify;

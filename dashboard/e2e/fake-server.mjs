@@ -9,13 +9,13 @@ import { WebSocketServer } from "ws";
 const DIST = fileURLToPath(new URL("../dist/", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 const SIGNALS = ["motor_current", "position", "pressure", "temperature", "vibration"];
-const RATE_HZ = 100;
 
 /**
  * Starts the server. `history` cycles exist at the start; `faultAfterMs` later the vibration of press-1 rises.
- * `cycleMs` is a cycle's length; `learning` cycles make the reference; `silent` sends no machine at all.
+ * `cycleMs` is a cycle's length; `learning` cycles make the reference; `rateHz` is samples a second and signal; `silent` sends no
+ * machine at all.
  */
-export async function startFake({ port = 0, history = 0, faultAfterMs = 6000, cycleMs = 1000, learning = 3, silent = false } = {}) {
+export async function startFake({ port = 0, history = 0, faultAfterMs = 6000, cycleMs = 1000, learning = 3, rateHz = 100, silent = false } = {}) {
   const started = Date.now();
   const names = silent ? [] : ["press-1", "press-2", "press-3"];
   const faulty = (name, ms) => name === "press-1" && ms > started + faultAfterMs;
@@ -39,7 +39,7 @@ export async function startFake({ port = 0, history = 0, faultAfterMs = 6000, cy
     const health = !compared ? null : bad ? 35 + Math.random() * 8 : 88 + Math.random() * 12;
     const cycle = {
       cycle_id: `${name}@${new Date(start).toISOString()}`, step: "health", start_ms: start, end_ms: start + cycleMs,
-      duration_s: cycleMs / 1000 + Math.random() * 0.02, outcome, samples: 5 * RATE_HZ, missing: n % 9 === 5 ? 12 : 0, comparison, health,
+      duration_s: cycleMs / 1000 + Math.random() * 0.02, outcome, samples: 5 * rateHz, missing: n % 9 === 5 ? 12 : 0, comparison, health,
       risk: health === null ? "unknown" : health >= 80 ? "low" : health >= 60 ? "medium" : "high",
       deviation: compared ? sum / 5 : null,
       signals: SIGNALS.map((signal, i) => ({
@@ -76,7 +76,8 @@ export async function startFake({ port = 0, history = 0, faultAfterMs = 6000, cy
     const signals = {};
     for (const signal of SIGNALS) {
       signals[signal] = [];
-      for (let ms = Math.ceil(from / 10) * 10; ms < to; ms += 1000 / RATE_HZ) signals[signal].push([ms, value(name, signal, ms)]);
+      const step = 1000 / rateHz;
+      for (let ms = Math.ceil(from / step) * step; ms < to; ms += step) signals[signal].push([ms, value(name, signal, ms)]);
     }
     return { type: "samples", machine: name, signals };
   };

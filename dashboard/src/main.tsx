@@ -1,6 +1,8 @@
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import "./page.css";
+import "./parts.css";
+import "./narrow.css";
 import { connectLive, liveUrl } from "./live";
 import { INITIAL, reduce, type LiveState } from "./state";
 import { App } from "./view/App";

@@ -44,7 +44,9 @@ export function CycleTable({ cycles, shown, pinned, now, onPick }: Props) {
                   <td>
                     <HealthBar cycle={cycle} />
                   </td>
-                  <td class="top-signals">{topSignals(cycle.signals)}</td>
+                  <td class="top-signals" title={topSignals(cycle.signals)}>
+                    {topSignals(cycle.signals)}
+                  </td>
                 </tr>
               );
             })}

@@ -5,7 +5,7 @@ export const RISK_TEXT: Record<Risk, string> = {
   low: "low risk",
   medium: "medium risk",
   high: "high risk",
-  unknown: "no score yet",
+  unknown: "no score",
 };
 
 /** Number, colour and words together: never the colour alone. */

@@ -14,5 +14,5 @@ pub use section::Section;
 pub use units::{Interval, Percent};
 
 pub(crate) use check::check;
-pub(crate) use problem::did_you_mean;
+pub use problem::did_you_mean;
 pub(crate) use resolve::resolve;

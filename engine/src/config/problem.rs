@@ -75,7 +75,7 @@ impl Problem {
 }
 
 /// `did you mean ...?` for a near name, else the list of the known ones.
-pub(crate) fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
     let near = known
         .iter()

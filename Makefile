@@ -1,0 +1,62 @@
+# Two commands: `make demo` and `make test`. The rest are their parts.
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+PAGE := dashboard/dist/index.html
+PAGE_SOURCES := $(wildcard dashboard/*.json dashboard/*.html dashboard/*.ts dashboard/public/* dashboard/src/* dashboard/src/*/*)
+TAKTLINE := $(CARGO_TARGET_DIR)/debug/taktline
+
+.PHONY: demo test tools lint unit page-test browser dashboard bench clean
+
+# Builds, runs the demo pipeline, prints the page's address. The dev profile: dependencies are optimised, the build is short.
+demo: tools $(PAGE)
+	cargo build --locked --bin taktline
+	$(TAKTLINE) demo $(DEMO)
+
+# Everything CI checks, with real brokers and a real browser.
+test: tools servers lint page-test unit browser
+	@echo "all checks passed"
+
+tools:
+	@.ci/require cc build-essential
+	@.ci/require node nodejs
+	@.ci/require npm
+
+.PHONY: servers
+servers:
+	@.ci/require mosquitto
+	@.ci/require chromium
+
+lint: $(PAGE)
+	cargo fmt --all --check
+	.ci/house
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+unit: $(PAGE)
+	cargo test --locked --workspace
+
+dashboard: $(PAGE)
+
+dashboard/node_modules/.package-lock.json: dashboard/package-lock.json
+	.ci/npm ci --no-audit --no-fund
+
+$(PAGE): dashboard/node_modules/.package-lock.json $(PAGE_SOURCES)
+	.ci/npm run --silent build
+
+page-test: $(PAGE)
+	.ci/npm run --silent check
+	.ci/npm test --silent
+
+# The demo in a real browser: cycles appear, the fault's signal is ranked first, its alert opens.
+browser: $(PAGE)
+	cargo build --locked --bin taktline
+	.ci/browser $(TAKTLINE)
+
+
+bench:
+	cargo build --locked --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/bench --taktline $(CARGO_TARGET_DIR)/release/taktline
+
+clean:
+	cargo clean
+	rm -rf dashboard/dist dashboard/node_modules

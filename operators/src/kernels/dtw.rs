@@ -1,0 +1,355 @@
+//! Dynamic time warping: the least cost of aligning two series, each point with one or more points of the other.
+//!
+//! Point cost is the squared difference; the distance is the root of the summed cost (Sakoe & Chiba 1978). The window
+//! is counted in samples as `dtaidistance` and the UCR archive do: row `i` of `n` may be aligned with columns
+//! `i - max(0, n - m) - w` to `i + max(0, m - n) + w` of `m`, so that `w = 0` on equal lengths is the Euclidean distance
+//! and unequal lengths always have an alignment.
+//!
+//! Defined for all input: two empty series are 0 apart, an empty and another one are infinitely far apart, a value that
+//! is NaN or infinite makes the distance NaN. Squares beyond 1.8e308 make it infinite.
+
+/// The window in samples for `percent` of the longer of two lengths, rounded up (as in the UCR archive).
+///
+/// ```
+/// use taktline_operators::kernels::dtw::window;
+/// assert_eq!(window(10.0, 95, 100), 10);
+/// assert_eq!(window(5.0, 144, 144), 8);
+/// ```
+pub fn window(percent: f64, n: usize, m: usize) -> usize {
+    // Multiplied first: 10 % of 30 is 3, while 0.1 × 30 may come out above 3 and round up to 4.
+    (percent * n.max(m) as f64 / 100.0).ceil() as usize
+}
+
+/// The distance of `a` and `b`; `None` when it is greater than `bound` (give infinity for no bound).
+///
+/// ```
+/// use taktline_operators::kernels::dtw::dtw;
+/// assert_eq!(dtw(&[0.0, 1.0, 2.0], &[0.0, 1.0, 1.0, 2.0], 1, f64::INFINITY), Some(0.0));
+/// assert_eq!(dtw(&[0.0, 0.0], &[3.0, 4.0], 0, 4.9), None);
+/// ```
+pub fn dtw(a: &[f64], b: &[f64], window: usize, bound: f64) -> Option<f64> {
+    Scratch::default().dtw(a, b, window, bound)
+}
+
+/// Two rows of the cost matrix, kept between calls so that a hot loop doesn't allocate.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    above: Vec<f64>,
+    row: Vec<f64>,
+}
+
+impl Scratch {
+    /// As [`dtw`].
+    pub fn dtw(&mut self, a: &[f64], b: &[f64], window: usize, bound: f64) -> Option<f64> {
+        if !(a.iter().chain(b).all(|v| v.is_finite())) {
+            return Some(f64::NAN);
+        }
+        self.warp((a.len(), b.len()), window, bound, |i, j| square(a[i] - b[j]))
+    }
+
+    /// Dependent DTW of series with several channels: one alignment for all channels, point cost summed over them
+    /// (`DTW_D` of Shokoohi-Yekta et al. 2017). `a` and `b` have the same channels; a series is as long as its shortest
+    /// channel.
+    pub fn dtw_dependent(&mut self, a: &[&[f64]], b: &[&[f64]], window: usize, bound: f64) -> Option<f64> {
+        if !(a.iter().chain(b).all(|channel| channel.iter().all(|v| v.is_finite()))) {
+            return Some(f64::NAN);
+        }
+        let length = |channels: &[&[f64]]| channels.iter().map(|c| c.len()).min().unwrap_or(0);
+        let cost = |i: usize, j: usize| a.iter().zip(b).map(|(a, b)| square(a[i] - b[j])).sum();
+        self.warp((length(a), length(b)), window, bound, cost)
+    }
+
+    /// Independent DTW of series with several channels: each channel is aligned on its own and the squared distances add
+    /// up (`DTW_I` of Shokoohi-Yekta et al. 2017).
+    pub fn dtw_independent(&mut self, a: &[&[f64]], b: &[&[f64]], window: usize, bound: f64) -> Option<f64> {
+        let mut sum = 0.0;
+        for (a, b) in a.iter().zip(b) {
+            // The slack keeps rounding from abandoning what is just within the bound; the last line decides.
+            let rest = (square(bound) * SLACK - sum).max(0.0).sqrt();
+            sum += square(self.dtw(a, b, window, rest)?);
+        }
+        within(sum, bound)
+    }
+
+    /// Least cost path through the band, row by row. In each row only those cells are visited from which the bound can
+    /// still be kept: columns before `start` and after `end` of the row above are all beyond it (Herrmann & Webb 2021,
+    /// "EAPruned", without its unrolled stages).
+    fn warp(
+        &mut self,
+        (n, m): (usize, usize),
+        window: usize,
+        bound: f64,
+        cost: impl Fn(usize, usize) -> f64,
+    ) -> Option<f64> {
+        if n == 0 || m == 0 {
+            return within(if n == m { 0.0 } else { f64::INFINITY }, bound);
+        }
+        let limit = square(bound) * SLACK;
+        let band = Band::new(n, m, window);
+        // Column 0 stands before the first point; cell (0, 0) is where every path begins. One more column takes the
+        // infinity after the last cell.
+        for row in [&mut self.above, &mut self.row] {
+            row.clear();
+            row.resize(m + 2, f64::INFINITY);
+        }
+        let (mut above, mut row) = (&mut self.above[..], &mut self.row[..]);
+        above[0] = 0.0;
+        let (mut start, mut end) = (1, 0);
+        for i in 0..n {
+            let (low, high) = band.columns(i);
+            let begin = start.max(low + 1);
+            let (mut first, mut last) = (0, 0);
+            let mut left = f64::INFINITY;
+            row[begin - 1] = left;
+            let mut j = begin;
+            // Up to one column past `end`, the row above has something to offer.
+            while j <= (end + 1).min(high + 1) {
+                let best = least(least(above[j - 1], above[j]), left);
+                left = best + cost(i, j - 1);
+                row[j] = left;
+                if left <= limit {
+                    first = if first == 0 { j } else { first };
+                    last = j;
+                }
+                j += 1;
+            }
+            // From there on only the cell to the left does.
+            while j <= high + 1 && left <= limit && last + 1 == j {
+                left += cost(i, j - 1);
+                row[j] = left;
+                if left <= limit {
+                    last = j;
+                }
+                j += 1;
+            }
+            if first == 0 {
+                return None;
+            }
+            row[last + 1] = f64::INFINITY;
+            (start, end) = (first, last);
+            std::mem::swap(&mut above, &mut row);
+        }
+        if end < m {
+            return None;
+        }
+        within(above[m], bound)
+    }
+}
+
+/// The distance of `a` and `b` and the pairs of indices that the best alignment matches, from `(0, 0)` to the last two.
+/// Takes one byte per cell of the band. Among equal paths the most diagonal one is given. No path when a series is empty
+/// or the distance is NaN.
+///
+/// ```
+/// use taktline_operators::kernels::dtw::dtw_path;
+/// let (distance, path) = dtw_path(&[0.0, 1.0, 2.0], &[0.0, 1.0, 1.0, 2.0], 1);
+/// assert_eq!((distance, path), (0.0, vec![(0, 0), (1, 1), (1, 2), (2, 3)]));
+/// ```
+pub fn dtw_path(a: &[f64], b: &[f64], window: usize) -> (f64, Vec<(usize, usize)>) {
+    let (n, m) = (a.len(), b.len());
+    if n == 0 || m == 0 {
+        return (if n == m { 0.0 } else { f64::INFINITY }, Vec::new());
+    }
+    if !(a.iter().chain(b).all(|v| v.is_finite())) {
+        return (f64::NAN, Vec::new());
+    }
+    let band = Band::new(n, m, window);
+    let mut above = vec![f64::INFINITY; m + 1];
+    let mut row = above.clone();
+    above[0] = 0.0;
+    let mut moves: Vec<Vec<Move>> = Vec::with_capacity(n);
+    for (i, &value) in a.iter().enumerate() {
+        let (low, high) = band.columns(i);
+        row.fill(f64::INFINITY);
+        let mut chosen = Vec::with_capacity(high + 1 - low);
+        for j in low + 1..=high + 1 {
+            let (mut best, mut from) = (above[j - 1], Move::Both);
+            for (cost, step) in [(above[j], Move::Row), (row[j - 1], Move::Column)] {
+                if cost < best {
+                    (best, from) = (cost, step);
+                }
+            }
+            row[j] = best + square(value - b[j - 1]);
+            chosen.push(from);
+        }
+        moves.push(chosen);
+        std::mem::swap(&mut above, &mut row);
+    }
+    let (mut i, mut j) = (n - 1, m - 1);
+    let mut path = vec![(i, j)];
+    while (i, j) != (0, 0) {
+        // On the border there is one way only, also where all costs overflow.
+        let step = if i == 0 {
+            Move::Column
+        } else if j == 0 {
+            Move::Row
+        } else {
+            moves[i][j - band.columns(i).0]
+        };
+        i -= usize::from(step != Move::Column);
+        j -= usize::from(step != Move::Row);
+        path.push((i, j));
+    }
+    path.reverse();
+    (above[m].sqrt(), path)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Move {
+    Both,
+    Row,
+    Column,
+}
+
+/// Which columns a row may use, both ends included.
+#[derive(Clone, Copy)]
+struct Band {
+    before: usize,
+    after: usize,
+    columns: usize,
+}
+
+impl Band {
+    fn new(n: usize, m: usize, window: usize) -> Self {
+        Band { before: n.saturating_sub(m).saturating_add(window), after: m.saturating_sub(n).saturating_add(window), columns: m }
+    }
+
+    fn columns(self, row: usize) -> (usize, usize) {
+        (row.saturating_sub(self.before), row.saturating_add(self.after).min(self.columns - 1))
+    }
+}
+
+const SLACK: f64 = 1.0 + 1e-9;
+
+fn within(cost: f64, bound: f64) -> Option<f64> {
+    let distance = cost.sqrt();
+    (!(distance > bound)).then_some(distance)
+}
+
+fn square(x: f64) -> f64 {
+    x * x
+}
+
+/// Quicker than `f64::min`, which minds NaN; costs are never NaN.
+fn least(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NONE: f64 = f64::INFINITY;
+
+    /// The whole matrix by the definition; the oracle.
+    fn naive(a: &[f64], b: &[f64], w: usize) -> f64 {
+        let (n, m, w) = (a.len() as i64, b.len() as i64, w as i64);
+        if n == 0 && m == 0 {
+            return 0.0;
+        }
+        let mut cost = vec![vec![f64::INFINITY; b.len() + 1]; a.len() + 1];
+        cost[0][0] = 0.0;
+        for i in 0..n {
+            for j in 0..m {
+                if i - 0.max(n - m) - w <= j && j <= i + 0.max(m - n) + w {
+                    let (r, c) = (i as usize, j as usize);
+                    let best = cost[r][c].min(cost[r][c + 1]).min(cost[r + 1][c]);
+                    cost[r + 1][c + 1] = best + (a[r] - b[c]).powi(2);
+                }
+            }
+        }
+        cost[a.len()][b.len()].sqrt()
+    }
+
+    #[test]
+    fn small_cases() {
+        let check = |a: &[f64], b: &[f64], w: usize, expect: f64| {
+            let found = dtw(a, b, w, NONE).unwrap();
+            assert!(found == expect || (found.is_nan() && expect.is_nan()), "{a:?} {b:?} {w}: {found}, not {expect}");
+        };
+        check(&[], &[], 0, 0.0);
+        check(&[], &[1.0], 3, NONE);
+        check(&[1.0], &[], 3, NONE);
+        check(&[1.0], &[4.0], 0, 3.0);
+        check(&[0.0, 0.0], &[3.0, 4.0], 0, 5.0);
+        check(&[5.0], &[5.0; 100], 0, 0.0);
+        check(&[0.0, 1.0, 0.0], &[0.0, 0.0, 1.0], 0, 2f64.sqrt());
+        check(&[0.0, 1.0, 0.0], &[0.0, 0.0, 1.0], 1, 1.0);
+        check(&[1.0, f64::NAN], &[1.0, 2.0], 1, f64::NAN);
+        check(&[1.0, 2.0], &[1.0, NONE], 1, f64::NAN);
+        check(&[1e308, 1e308], &[-1e308, 0.0], 1, NONE);
+        check(&[1.0, 2.0], &[1.0, 2.0], usize::MAX, 0.0);
+    }
+
+    #[test]
+    fn bounds() {
+        assert_eq!(dtw(&[0.0, 0.0], &[3.0, 4.0], 0, 5.0), Some(5.0));
+        assert_eq!(dtw(&[0.0, 0.0], &[3.0, 4.0], 0, 4.999), None);
+        assert_eq!(dtw(&[], &[1.0], 0, 1.0), None);
+        assert_eq!(dtw(&[1.0], &[1.0], 0, 0.0), Some(0.0));
+        assert!(dtw(&[f64::NAN], &[1.0], 0, 1.0).unwrap().is_nan());
+    }
+
+    #[test]
+    fn windows() {
+        for (percent, n, m, expect) in [(0.0, 50, 50, 0), (10.0, 30, 10, 3), (10.0, 31, 10, 4), (100.0, 7, 7, 7), (10.0, 0, 0, 0)] {
+            assert_eq!(window(percent, n, m), expect, "{percent} % of {n}, {m}");
+        }
+    }
+
+    #[test]
+    fn several_channels() {
+        let (a, b) = ([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]);
+        let channels = |x: &'static [[f64; 3]; 2]| [&x[0][..], &x[1][..]];
+        let (a, b) = (Box::leak(Box::new(a)), Box::leak(Box::new(b)));
+        let mut scratch = Scratch::default();
+        assert_eq!(scratch.dtw_independent(&channels(a), &channels(b), 1, NONE), Some(2f64.sqrt()));
+        assert_eq!(scratch.dtw_dependent(&channels(a), &channels(b), 0, NONE), Some(2.0));
+        assert_eq!(scratch.dtw_independent(&channels(a), &channels(b), 1, 1.4), None);
+        assert_eq!(scratch.dtw_dependent(&channels(a), &channels(a), 3, 0.0), Some(0.0));
+    }
+
+    fn series() -> impl Strategy<Value = Vec<f64>> {
+        prop_oneof![
+            prop::collection::vec(-10.0..10.0f64, 0..30),
+            prop::collection::vec((-2i32..3).prop_map(f64::from), 0..30),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn equals_naive(a in series(), b in series(), w in 0usize..12) {
+            let expect = naive(&a, &b, w);
+            prop_assert_eq!(dtw(&a, &b, w, NONE), Some(expect));
+            prop_assert_eq!(dtw(&b, &a, w, NONE).map(|d| (d - expect).abs() < 1e-9 || d == expect), Some(true));
+        }
+
+        #[test]
+        fn abandons_only_beyond_the_bound(a in series(), b in series(), w in 0usize..12, share in 0.0..2.0f64) {
+            let exact = naive(&a, &b, w);
+            let mut scratch = Scratch::default();
+            for bound in [exact, exact * share, 0.0, 5.0] {
+                if !bound.is_nan() {
+                    prop_assert_eq!(scratch.dtw(&a, &b, w, bound), (exact <= bound).then_some(exact));
+                }
+            }
+        }
+
+        #[test]
+        fn path_is_a_path_of_that_cost(a in series(), b in series(), w in 0usize..12) {
+            let (distance, path) = dtw_path(&a, &b, w);
+            prop_assert_eq!(distance, naive(&a, &b, w));
+            if let (Some(first), Some(last)) = (path.first(), path.last()) {
+                prop_assert_eq!((*first, *last), ((0, 0), (a.len() - 1, b.len() - 1)));
+                prop_assert!(path.windows(2).all(|p| matches!((p[1].0 - p[0].0, p[1].1 - p[0].1), (0, 1) | (1, 0) | (1, 1))));
+                let cost: f64 = path.iter().map(|(i, j)| (a[*i] - b[*j]).powi(2)).sum();
+                prop_assert!((cost.sqrt() - distance).abs() < 1e-9);
+            }
+        }
+    }
+}

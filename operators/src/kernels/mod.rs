@@ -1,0 +1,11 @@
+//! Pure functions over slices; no dataflow, no tables.
+//!
+//! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path.
+//! - [`euclidean`]: distance and norm of points in order.
+//! - [`resample`]: a series onto evenly spaced points.
+//! - [`stats`]: median, quantiles, robust spread.
+
+pub mod dtw;
+pub mod euclidean;
+pub mod resample;
+pub mod stats;

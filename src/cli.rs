@@ -1,0 +1,283 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use taktline_engine::config::Override;
+use taktline_engine::plan;
+
+use crate::catalog::CATALOG;
+use crate::load::{DATA, Wrong, data_dirs, load};
+use crate::{demo, run, tap, verify};
+
+/// Watches machines that repeat themselves: cycles, references, health, alerts, history.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A simulated press line, a broker, a pipeline and the page: nothing to install.
+    Demo(demo::DemoArgs),
+    /// Run a pipeline file.
+    Run(RunArgs),
+    /// Check a pipeline file; exit code 78 when it is wrong.
+    Validate {
+        #[command(flatten)]
+        pipeline: Pipeline,
+        /// How problems are written.
+        #[arg(long, default_value = "text")]
+        format: TextOrJson,
+    },
+    /// Draw a pipeline file's graph with the columns of every edge.
+    Graph {
+        #[command(flatten)]
+        pipeline: Pipeline,
+        /// `text`, or `mermaid` as GitHub and editors draw it.
+        #[arg(long, default_value = "text")]
+        format: Drawing,
+    },
+    /// The JSON schema of pipeline files, for editors.
+    Schema,
+    /// The kinds of sources, steps and sinks.
+    Kinds {
+        /// How they are listed.
+        #[arg(long, default_value = "text")]
+        format: TextOrJson,
+    },
+    /// Run a pipeline file's own tests.
+    Test {
+        /// The pipeline file.
+        file: PathBuf,
+        /// How verdicts are written.
+        #[arg(long, default_value = "text")]
+        format: TextOrJson,
+    },
+    /// SQL over history.
+    Sql(SqlArgs),
+    /// Watch a running step's rows, one JSON object a line.
+    Tap {
+        /// A source or step.
+        step: String,
+        /// Where the run listens.
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+}
+
+#[derive(Args)]
+struct Pipeline {
+    /// The pipeline file: YAML, TOML or JSON.
+    file: PathBuf,
+    /// Override a value of the file, like sources.plc.url=mqtt://host:1883.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<Override>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    pipeline: Pipeline,
+    /// Where history is kept, in place of the `path` of the file's history sinks.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Worker threads. The result does not depend on it.
+    #[arg(long, default_value_t = default_workers(), value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Stop when the input ends.
+    #[arg(long)]
+    until_end: bool,
+    /// Where the API and the page listen [default: 127.0.0.1:8080; with --until-end: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Remove the history that is there, before reading files into it from their beginning.
+    #[arg(long)]
+    overwrite: bool,
+    /// `json` writes what the run did to stdout.
+    #[arg(long, default_value = "text")]
+    format: TextOrJson,
+}
+
+#[derive(Args)]
+struct SqlArgs {
+    /// The query.
+    query: String,
+    /// Where history is kept.
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+    /// How the rows are written.
+    #[arg(long, default_value = "table")]
+    format: taktline_queries::Format,
+    /// Read a Parquet, CSV or NDJSON file as a table beside history's.
+    #[arg(long = "table", value_name = "NAME=FILE")]
+    tables: Vec<taktline_queries::ExtraTable>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TextOrJson {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Drawing {
+    Text,
+    Mermaid,
+}
+
+fn default_workers() -> u16 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u16)
+}
+
+/// Exit codes: 0, 1 (failed), 2 (usage; clap's), 78 (bad configuration).
+const FAILED: u8 = 1;
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Runs the command of the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TAKTLINE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,taktline=info"));
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false).init();
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) if error.is::<Wrong>() => {
+            eprintln!("{error}");
+            BAD_CONFIGURATION.into()
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            FAILED.into()
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Demo(args) => demo::demo(&args)?,
+        Command::Run(args) => start(&args)?,
+        Command::Validate { pipeline, format } => return validate(&pipeline, format),
+        Command::Graph { pipeline, format } => {
+            let plan = load(&pipeline.file, &pipeline.overrides, None)?;
+            match format {
+                Drawing::Text => write!(out, "{plan}")?,
+                Drawing::Mermaid => write!(out, "{}", plan.mermaid())?,
+            }
+        }
+        Command::Schema => writeln!(out, "{:#}", plan::schema(&CATALOG).to_value())?,
+        Command::Kinds { format } => kinds(&mut out, format)?,
+        Command::Test { file, format } => return test(&file, format),
+        Command::Sql(args) => sql(&args)?,
+        Command::Tap { step, url } => tap::tap(&url, &step, &mut out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(args: &RunArgs) -> anyhow::Result<()> {
+    let Pipeline { file, overrides } = &args.pipeline;
+    let plan = load(file, overrides, args.data.as_deref())?;
+    let replayable = plan.sources.iter().find(|source| source.source.replayable()).map(|source| source.name.clone());
+    if let Some(source) = replayable {
+        let text = std::fs::read_to_string(file)?;
+        for dir in data_dirs(&file.display().to_string(), &text, overrides, args.data.as_deref()) {
+            make_room(&dir, &source, args.overwrite)?;
+        }
+    }
+    let settings = run::Settings {
+        workers: args.workers.into(),
+        until_end: args.until_end,
+        listen: args.listen,
+        no_api: false,
+    };
+    let summary = run::run(plan, &settings)?;
+    if args.format == TextOrJson::Json {
+        println!("{summary:#}");
+    }
+    Ok(())
+}
+
+/// Reading files again into the same history would double its rows.
+fn make_room(dir: &std::path::Path, source: &str, overwrite: bool) -> anyhow::Result<()> {
+    if !taktline_connectors::history::holds(dir)? {
+        return Ok(());
+    }
+    let dir_name = dir.display();
+    anyhow::ensure!(
+        overwrite,
+        "{dir_name} already holds history, and `{source}` would be read into it from the beginning; \
+         choose another --data DIR, or --overwrite to begin it anew"
+    );
+    tracing::info!("{dir_name}: the old history is removed");
+    Ok(taktline_connectors::history::remove(dir)?)
+}
+
+fn validate(pipeline: &Pipeline, format: TextOrJson) -> anyhow::Result<ExitCode> {
+    let wrong = match load(&pipeline.file, &pipeline.overrides, None) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.downcast::<Wrong>()?.0,
+    };
+    if format == TextOrJson::Json {
+        println!("{}", serde_json::to_string_pretty(&wrong)?);
+    } else {
+        wrong.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    }
+    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() })
+}
+
+fn kinds(out: &mut impl Write, format: TextOrJson) -> anyhow::Result<()> {
+    let sources = CATALOG.sources.iter().map(|kind| ("source", kind.name, kind.summary));
+    let steps = CATALOG.steps.iter().map(|kind| ("step", kind.name, kind.summary));
+    let sinks = CATALOG.sinks.iter().map(|kind| ("sink", kind.name, kind.summary));
+    let all: Vec<_> = sources.chain(steps).chain(sinks).collect();
+    if format == TextOrJson::Json {
+        let all: Vec<_> =
+            all.iter().map(|(role, name, summary)| json!({"role": role, "name": name, "summary": summary})).collect();
+        return Ok(writeln!(out, "{:#}", json!(all))?);
+    }
+    for (role, name, summary) in all {
+        writeln!(out, "{role:<7} {name:<10} {summary}")?;
+    }
+    Ok(())
+}
+
+fn test(file: &std::path::Path, format: TextOrJson) -> anyhow::Result<ExitCode> {
+    let verdicts = verify::verify(file)?;
+    if format == TextOrJson::Json {
+        println!("{}", serde_json::to_string_pretty(&verdicts)?);
+    } else {
+        for verdict in &verdicts {
+            println!("{} {}", if verdict.failures.is_empty() { "ok    " } else { "FAILED" }, verdict.name);
+            verdict.failures.iter().for_each(|failure| println!("       {failure}"));
+        }
+    }
+    anyhow::ensure!(!verdicts.is_empty(), "{} has no tests", file.display());
+    let failed = verdicts.iter().any(|verdict| !verdict.failures.is_empty());
+    Ok(if failed { FAILED.into() } else { ExitCode::SUCCESS })
+}
+
+fn sql(args: &SqlArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let context = taktline_queries::context(&args.data, &args.tables).await?;
+        taktline_queries::sql(&context, &args.query, args.format, &mut std::io::stdout().lock()).await
+    });
+    match result {
+        // Whoever read our output has read enough.
+        Err(error) if broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

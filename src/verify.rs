@@ -1,0 +1,99 @@
+//! `taktline test`: replays recorded inputs through a pipeline and counts what it makes of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Deserialize;
+use taktline_engine::config::{Node, NodeKind, parse};
+use taktline_engine::plan::{Plan, compile};
+use taktline_engine::{Options, Run};
+
+use crate::catalog::CATALOG;
+use crate::load::{Wrong, load};
+
+/// One test of a pipeline file.
+#[derive(Debug, Deserialize)]
+struct Case {
+    name: String,
+    replay: String,
+    expect: BTreeMap<String, u64>,
+}
+
+/// What became of one test.
+#[derive(Debug, serde::Serialize)]
+pub struct Verdict {
+    /// The test's name.
+    pub name: String,
+    /// What was not as expected; empty when all was.
+    pub failures: Vec<String>,
+}
+
+/// Runs all tests of a pipeline file, in order.
+///
+/// # Errors
+/// The file is wrong, or a recorded input can't be read.
+pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
+    load(file, &[], None)?; // with its own sources, so that all of the file is checked
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
+    let root = parse(&name, &text).map_err(|diagnostic| Wrong(vec![diagnostic]))?;
+    let tests = root.get("tests").map_or_else(|| Ok(Vec::new()), |tests| {
+        serde_json::from_value::<Vec<Case>>(tests.to_json())
+    })?;
+    tests.iter().map(|case| one(&name, &root, case)).collect()
+}
+
+fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
+    let plan = replaying(file, root, &case.replay).with_context(|| format!("test {}", case.name))?;
+    let run = Run::new(plan, Options::default())?;
+    run.execute().with_context(|| format!("test {}", case.name))?;
+    let plan = run.plan();
+    let mut failures = Vec::new();
+    for (what, expected) in &case.expect {
+        let made: Vec<u64> = plan
+            .steps
+            .iter()
+            .filter(|step| step.name == *what || (made_anew(step) && table_is(step, what)))
+            .map(|step| run.metrics.rows_out.with_label_values(&[step.name.as_str(), step.kind]).get())
+            .collect();
+        match made.iter().sum::<u64>() {
+            _ if made.is_empty() => failures.push(format!("{what}: no step or table of this name")),
+            found if found == *expected => {}
+            found => failures.push(format!("{what}: expected {expected}, found {found}")),
+        }
+    }
+    Ok(Verdict { name: case.name.clone(), failures })
+}
+
+/// True for a step whose rows aren't another step's rows with more columns; so a cycle counts once.
+fn made_anew(step: &taktline_engine::plan::PlannedStep) -> bool {
+    !step.step.output().extends_input
+}
+
+fn table_is(step: &taktline_engine::plan::PlannedStep, name: &str) -> bool {
+    step.step.output().name == name
+}
+
+/// The pipeline with every source replaced by the recorded file, and without sinks.
+fn replaying(file: &str, root: &Node, replay: &str) -> anyhow::Result<Plan> {
+    let mut root = root.clone();
+    let NodeKind::Map(parts) = &mut root.kind else { anyhow::bail!("{file} is no map") };
+    parts.retain(|(key, _)| key.name != "sinks" && key.name != "tests");
+    let mut first = true;
+    for (_, part) in parts.iter_mut().filter(|(key, _)| key.name == "sources") {
+        let NodeKind::Map(sources) = &mut part.kind else { continue };
+        for (_, source) in sources {
+            // Further sources replay nothing: the recording holds the samples of all.
+            let path = if std::mem::take(&mut first) { replay.to_owned() } else { EMPTY.to_owned() };
+            let recorded = serde_json::json!({"kind": "file", "path": path, "machine": {"column": "machine"},
+                "time": {"column": "ts", "unit": "rfc3339"}, "signal": "signal", "value": "value", "layout": "long"});
+            *source = parse("replay", &recorded.to_string()).map_err(|d| Wrong(vec![d]))?;
+        }
+    }
+    let text = root.to_json().to_string();
+    Ok(compile(file, &text, &[], &CATALOG, &|name| std::env::var(name).ok()).map_err(Wrong)?)
+}
+
+/// Nothing at all.
+const EMPTY: &str = "/dev/null";
