@@ -9,7 +9,7 @@ TAKTLINE := $(CARGO_TARGET_DIR)/debug/taktline
 
 # Builds, runs the demo pipeline, prints the page's address. The dev profile: dependencies are optimised, the build is short.
 demo: tools $(PAGE)
-	cargo build --locked --bin taktline
+	cargo build --locked --workspace --bins
 	$(TAKTLINE) demo $(DEMO)
 
 # Everything CI checks, with real brokers and a real browser.
@@ -49,7 +49,7 @@ page-test: $(PAGE)
 
 # The demo in a real browser: cycles appear, the fault's signal is ranked first, its alert opens.
 browser: $(PAGE)
-	cargo build --locked --bin taktline
+	cargo build --locked --workspace --bins
 	.ci/browser $(TAKTLINE)
 
 

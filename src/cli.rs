@@ -116,8 +116,8 @@ struct SqlArgs {
     #[arg(long, default_value = "table")]
     format: taktline_queries::Format,
     /// Read a Parquet, CSV or NDJSON file as a table beside history's.
-    #[arg(long = "table", value_name = "NAME=FILE")]
-    tables: Vec<taktline_queries::ExtraTable>,
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = named_file)]
+    tables: Vec<(String, PathBuf)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,6 +130,13 @@ enum TextOrJson {
 enum Drawing {
     Text,
     Mermaid,
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err(format!("`{text}` is not of the form NAME=FILE, like orders=orders.csv")),
+    }
 }
 
 fn default_workers() -> u16 {
@@ -192,12 +199,7 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
             make_room(&dir, &source, args.overwrite)?;
         }
     }
-    let settings = run::Settings {
-        workers: args.workers.into(),
-        until_end: args.until_end,
-        listen: args.listen,
-        no_api: false,
-    };
+    let settings = run::Settings { workers: args.workers.into(), until_end: args.until_end, listen: args.listen };
     let summary = run::run(plan, &settings)?;
     if args.format == TextOrJson::Json {
         println!("{summary:#}");

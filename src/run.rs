@@ -23,10 +23,8 @@ pub struct Settings {
     pub workers: usize,
     /// Ends with the input; else the API stays up until a signal.
     pub until_end: bool,
-    /// Where the API listens; none: [`LISTEN`], or any free port when that is taken.
+    /// Where the API listens. None with `until_end`: nowhere; else [`LISTEN`], or any free port when that is taken.
     pub listen: Option<SocketAddr>,
-    /// No API at all.
-    pub no_api: bool,
 }
 
 /// Runs a plan until its end, or a signal. Gives what it did, for people on stderr as it goes.
@@ -36,10 +34,7 @@ pub struct Settings {
 pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
     let run = Run::new(plan, Options { workers: settings.workers, ..Options::default() })?;
     let signalled = stop_on_signals(&run)?;
-    let api = match settings.no_api || (settings.until_end && settings.listen.is_none()) {
-        true => None,
-        false => Some(serve(&run, settings.listen)?),
-    };
+    let api = if settings.until_end && settings.listen.is_none() { None } else { Some(serve(&run, settings.listen)?) };
     let bar = progress(&run)?;
     let outcome = run.execute();
     if let Some((bar, thread)) = bar {

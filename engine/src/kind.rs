@@ -6,6 +6,9 @@ use crate::sink::SinkPlan;
 use crate::source::Source;
 use crate::table::Table;
 
+/// What a kind makes of its settings, or all that is wrong with them.
+pub type Built<T> = Result<Box<T>, Vec<Problem>>;
+
 /// A source kind: name → configuration → source.
 pub struct SourceKind {
     /// What `kind:` says in the file.
@@ -15,7 +18,7 @@ pub struct SourceKind {
     /// JSON schema of its settings; also checks them.
     pub schema: fn() -> schemars::Schema,
     /// Makes the source, or says all that is wrong.
-    pub build: fn(&Section) -> Result<Box<dyn Source>, Vec<Problem>>,
+    pub build: fn(&Section) -> Built<dyn Source>,
 }
 
 /// A step kind: name → configuration and input tables → step.
@@ -29,7 +32,7 @@ pub struct StepKind {
     /// The tables (by [`Table::name`]) it can read.
     pub reads: &'static [&'static str],
     /// Makes the step, or says all that is wrong. All inputs have the same schema.
-    pub build: fn(&Section, &Input) -> Result<Box<dyn Step>, Vec<Problem>>,
+    pub build: fn(&Section, &Input) -> Built<dyn Step>,
 }
 
 /// A sink kind: name → configuration and input tables → sink.
@@ -43,7 +46,7 @@ pub struct SinkKind {
     /// True when it also takes the `late` and `dead_letters` rows of the whole pipeline.
     pub takes_refused: bool,
     /// Makes the sink, or says all that is wrong.
-    pub build: fn(&Section, &[Input]) -> Result<Box<dyn SinkPlan>, Vec<Problem>>,
+    pub build: fn(&Section, &[Input]) -> Built<dyn SinkPlan>,
 }
 
 /// An edge into a step or sink.

@@ -13,9 +13,12 @@ use crate::plan::Edge;
 /// Batches that a watcher may be behind before it loses some.
 const DEPTH: usize = 256;
 
+/// The way to a watcher.
+type Watcher = SyncSender<(Edge, RecordBatch)>;
+
 /// Who watches which edge.
 pub struct Taps {
-    watchers: Mutex<HashMap<Edge, Vec<SyncSender<(Edge, RecordBatch)>>>>,
+    watchers: Mutex<HashMap<Edge, Vec<Watcher>>>,
     count: AtomicUsize,
     dropped: prometheus::IntCounterVec,
 }

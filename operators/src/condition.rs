@@ -26,8 +26,16 @@ enum Expr {
     Or(Box<Expr>, Box<Expr>),
     And(Box<Expr>, Box<Expr>),
     Not(Box<Expr>),
-    Compare { left: Operand, operator: &'static str, right: Operand, text: bool },
-    Known { column: usize, known: bool },
+    Compare {
+        left: Operand,
+        operator: &'static str,
+        right: Operand,
+        text: bool,
+    },
+    Known {
+        column: usize,
+        known: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -43,12 +51,22 @@ impl Condition {
     /// # Errors
     /// All that is wrong, at `path` of the step's settings with the place inside the text.
     pub fn parse(path: &str, text: &str, schema: &Schema) -> Result<Self, Vec<Problem>> {
-        let mut parser = Parser { tokens: Vec::new(), next: 0, end: text.chars().count(), path, schema, problems: Vec::new() };
+        let mut parser = Parser {
+            tokens: Vec::new(),
+            next: 0,
+            end: text.chars().count(),
+            path,
+            schema,
+            problems: Vec::new(),
+        };
         let wrong = |(at, message): Wrong| vec![Problem::at(path, message).offset(at)];
         parser.tokens = tokens(text).map_err(wrong)?;
         let root = parser.whole();
         match root {
-            Ok(root) if parser.problems.is_empty() => Ok(Condition { text: text.into(), root }),
+            Ok(root) if parser.problems.is_empty() => Ok(Condition {
+                text: text.into(),
+                root,
+            }),
             Ok(_) => Err(parser.problems),
             Err((at, message)) => {
                 let hint = "write for example: health < 60 and outcome = 'complete'";
@@ -112,7 +130,11 @@ impl Parser<'_> {
         }
         if self.take_symbol("(") {
             let inner = self.or()?;
-            return if self.take_symbol(")") { Ok(inner) } else { Err((self.at(), "expected `)`".into())) };
+            return if self.take_symbol(")") {
+                Ok(inner)
+            } else {
+                Err((self.at(), "expected `)`".into()))
+            };
         }
         self.comparison()
     }
@@ -126,8 +148,13 @@ impl Parser<'_> {
             if !unknown && !self.take_keyword("known") {
                 return Err((self.at(), "expected `unknown` or `known` after `is`".into()));
             }
-            let Operand::Column(column) = left else { return Err((begin, "`is` needs a column before it".into())) };
-            return Ok(Expr::Known { column, known: unknown == negated });
+            let Operand::Column(column) = left else {
+                return Err((begin, "`is` needs a column before it".into()));
+            };
+            return Ok(Expr::Known {
+                column,
+                known: unknown == negated,
+            });
         }
         let at = self.at();
         let operator = match self.tokens.get(self.next).map(|t| &t.word) {
@@ -147,7 +174,12 @@ impl Parser<'_> {
             (Some(text), _) | (None, Some(text)) => text,
             (None, None) => false,
         };
-        Ok(Expr::Compare { left, operator, right, text })
+        Ok(Expr::Compare {
+            left,
+            operator,
+            right,
+            text,
+        })
     }
 
     fn operand(&mut self) -> Result<Operand, Wrong> {
@@ -213,7 +245,10 @@ impl Parser<'_> {
     }
 
     fn take_symbol(&mut self, symbol: &str) -> bool {
-        let found = self.tokens.get(self.next).is_some_and(|token| matches!(token.word, Word::Symbol(s) if s == symbol));
+        let found = self
+            .tokens
+            .get(self.next)
+            .is_some_and(|token| matches!(token.word, Word::Symbol(s) if s == symbol));
         self.next += usize::from(found);
         found
     }
@@ -234,22 +269,39 @@ fn evaluate(expr: &Expr, batch: &RecordBatch) -> anyhow::Result<Vec<Option<bool>
     match expr {
         Expr::Or(left, right) => both(left, right, true),
         Expr::And(left, right) => both(left, right, false),
-        Expr::Not(inner) => Ok(evaluate(inner, batch)?.into_iter().map(|truth| truth.map(|t| !t)).collect()),
+        Expr::Not(inner) => Ok(evaluate(inner, batch)?
+            .into_iter()
+            .map(|truth| truth.map(|t| !t))
+            .collect()),
         Expr::Known { column, known } => {
             let array = at(batch, *column)?;
             let floats = array.as_primitive_opt::<Float64Type>();
             let is_known = |row| array.is_valid(row) && !floats.is_some_and(|f| f.value(row).is_nan());
             Ok((0..batch.num_rows()).map(|row| Some(is_known(row) == *known)).collect())
         }
-        Expr::Compare { left, operator, right, text: true } => {
+        Expr::Compare {
+            left,
+            operator,
+            right,
+            text: true,
+        } => {
             let (left, right) = (Texts::of(left, batch)?, Texts::of(right, batch)?);
             let ordering = |row| Some(left.get(row)?.cmp(right.get(row)?));
-            Ok((0..batch.num_rows()).map(|row| ordering(row).map(|o| holds(operator, o))).collect())
+            Ok((0..batch.num_rows())
+                .map(|row| ordering(row).map(|o| holds(operator, o)))
+                .collect())
         }
-        Expr::Compare { left, operator, right, text: false } => {
+        Expr::Compare {
+            left,
+            operator,
+            right,
+            text: false,
+        } => {
             let (left, right) = (Numbers::of(left, batch)?, Numbers::of(right, batch)?);
             let ordering = |row| left.get(row)?.partial_cmp(&right.get(row)?);
-            Ok((0..batch.num_rows()).map(|row| ordering(row).map(|o| holds(operator, o))).collect())
+            Ok((0..batch.num_rows())
+                .map(|row| ordering(row).map(|o| holds(operator, o)))
+                .collect())
         }
     }
 }
@@ -266,7 +318,10 @@ fn holds(operator: &str, ordering: Ordering) -> bool {
 }
 
 fn at(batch: &RecordBatch, column: usize) -> anyhow::Result<&ArrayRef> {
-    batch.columns().get(column).ok_or_else(|| anyhow::anyhow!("column {column} is absent"))
+    batch
+        .columns()
+        .get(column)
+        .ok_or_else(|| anyhow::anyhow!("column {column} is absent"))
 }
 
 enum Texts<'a> {
@@ -307,7 +362,9 @@ impl Numbers {
 
     fn get(&self, row: usize) -> Option<f64> {
         match self {
-            Numbers::Column(array) => array.is_valid(row).then(|| array.as_primitive::<Float64Type>().value(row)),
+            Numbers::Column(array) => array
+                .is_valid(row)
+                .then(|| array.as_primitive::<Float64Type>().value(row)),
             Numbers::Same(number) => Some(*number),
         }
     }
@@ -373,7 +430,10 @@ mod tests {
         check("\"tool load\" is known", "ftt");
         check("\"tool load\" > 0", "-tt");
         check("machine = 'a'", "tft");
-        check("OUTCOME = 'x'", "0: there is no column `OUTCOME`; known: health, outcome, missing, machine, tool load, end");
+        check(
+            "OUTCOME = 'x'",
+            "0: there is no column `OUTCOME`; known: health, outcome, missing, machine, tool load, end",
+        );
         check("missing != -1e0 AND missing == 3", "fft");
     }
 
@@ -381,14 +441,32 @@ mod tests {
     fn refused() {
         let hint = "write for example: health < 60 and outcome = 'complete'";
         check("", &format!("0: expected a column, a number or a 'text'; {hint}"));
-        check("health <", &format!("8: expected a column, a number or a 'text'; {hint}"));
-        check("health", &format!("6: expected a comparison: = != < <= > >= or `is unknown`; {hint}"));
+        check(
+            "health <",
+            &format!("8: expected a column, a number or a 'text'; {hint}"),
+        );
+        check(
+            "health",
+            &format!("6: expected a comparison: = != < <= > >= or `is unknown`; {hint}"),
+        );
         check("(health < 6", &format!("11: expected `)`; {hint}"));
-        check("health < 6 outcome", &format!("11: expected `and`, `or` or the end of the condition; {hint}"));
-        check("health is 6", &format!("10: expected `unknown` or `known` after `is`; {hint}"));
+        check(
+            "health < 6 outcome",
+            &format!("11: expected `and`, `or` or the end of the condition; {hint}"),
+        );
+        check(
+            "health is 6",
+            &format!("10: expected `unknown` or `known` after `is`; {hint}"),
+        );
         check("helth < 60", "0: there is no column `helth`; did you mean `health`?");
-        check("health < 'x' and outcome > 3", "9: 'x' is a text, `health` a number; \n27: `outcome` is a text, 3 a number; ");
+        check(
+            "health < 'x' and outcome > 3",
+            "9: 'x' is a text, `health` a number; \n27: `outcome` is a text, 3 a number; ",
+        );
         check("health = 'x", "9: the closing ' is missing; ");
-        check("end < 3", "0: column `end` is of type Timestamp(µs, \"UTC\") and can't be compared; ");
+        check(
+            "end < 3",
+            "0: column `end` is of type Timestamp(µs, \"UTC\") and can't be compared; ",
+        );
     }
 }

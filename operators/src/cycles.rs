@@ -3,16 +3,18 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StringBuilder, StructArray,
-    TimestampMicrosecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StringBuilder,
+    StructArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, take};
-use arrow::datatypes::{
-    DataType, Field, Fields, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type,
-};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use taktline_engine::table::{KEY, Published, Table, name_type, timestamp};
+
+mod rows;
+
+pub use rows::CycleRows;
 
 /// The nested column.
 pub const SIGNALS: &str = "signals";
@@ -78,17 +80,36 @@ pub fn table(schema: SchemaRef, extends_input: bool) -> Table {
     let published = [("cycles", flat as fn(&RecordBatch) -> _), ("cycle_signals", per_signal)];
     let published = published
         .into_iter()
-        .filter_map(|(name, project)| Some(Published { name, schema: project(&empty).ok()?.schema(), project }))
+        .filter_map(|(name, project)| {
+            Some(Published {
+                name,
+                schema: project(&empty).ok()?.schema(),
+                project,
+            })
+        })
         .collect();
-    Table { name: "cycles", schema, published, extends_input }
+    Table {
+        name: "cycles",
+        schema,
+        published,
+        extends_input,
+    }
 }
 
 /// `schema` with more columns for the cycle (after its others) and for each of its signals.
-pub fn extended(schema: &Schema, cycle: impl IntoIterator<Item = Field>, signal: impl IntoIterator<Item = Field>) -> SchemaRef {
+pub fn extended(
+    schema: &Schema,
+    cycle: impl IntoIterator<Item = Field>,
+    signal: impl IntoIterator<Item = Field>,
+) -> SchemaRef {
     let mut signal = Some(signal);
     let mut fields: Vec<Field> = Vec::new();
     for field in schema.fields() {
-        match (field.name() == SIGNALS, struct_fields(field.data_type()), signal.is_some()) {
+        match (
+            field.name() == SIGNALS,
+            struct_fields(field.data_type()),
+            signal.is_some(),
+        ) {
             (true, Some(inner), true) => {
                 let own = inner.iter().map(|f| f.as_ref().clone());
                 fields.push(signals_column(own.chain(signal.take().into_iter().flatten()).collect()));
@@ -102,7 +123,9 @@ pub fn extended(schema: &Schema, cycle: impl IntoIterator<Item = Field>, signal:
 
 fn struct_fields(list: &DataType) -> Option<&Fields> {
     let DataType::List(item) = list else { return None };
-    let DataType::Struct(fields) = item.data_type() else { return None };
+    let DataType::Struct(fields) = item.data_type() else {
+        return None;
+    };
     Some(fields)
 }
 
@@ -111,10 +134,16 @@ fn struct_fields(list: &DataType) -> Option<&Fields> {
 ///
 /// # Errors
 /// Lengths or types don't fit `schema`.
-pub fn extend(batch: &RecordBatch, schema: &SchemaRef, cycle: Vec<ArrayRef>, signal: Vec<ArrayRef>) -> anyhow::Result<RecordBatch> {
+pub fn extend(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    cycle: Vec<ArrayRef>,
+    signal: Vec<ArrayRef>,
+) -> anyhow::Result<RecordBatch> {
     let index = batch.schema_ref().index_of(SIGNALS)?;
     let (offsets, signals) = signals_of(batch)?;
-    let fields = struct_fields(schema.field(index).data_type()).ok_or_else(|| anyhow::anyhow!("`signals` is no list of structs"))?;
+    let fields = struct_fields(schema.field(index).data_type())
+        .ok_or_else(|| anyhow::anyhow!("`signals` is no list of structs"))?;
     let arrays = signals.columns().iter().cloned().chain(signal).collect();
     let signals = StructArray::try_new(fields.clone(), arrays, None)?;
     let mut columns = batch.columns().to_vec();
@@ -125,21 +154,36 @@ pub fn extend(batch: &RecordBatch, schema: &SchemaRef, cycle: Vec<ArrayRef>, sig
 
 /// Where each row's signals begin (from 0, one more than rows), and the signals of just these rows.
 fn signals_of(batch: &RecordBatch) -> anyhow::Result<(Vec<i32>, StructArray)> {
-    let list = column(batch, SIGNALS)?.as_list_opt::<i32>().ok_or_else(|| anyhow::anyhow!("`signals` is no list"))?;
+    let list = column(batch, SIGNALS)?
+        .as_list_opt::<i32>()
+        .ok_or_else(|| anyhow::anyhow!("`signals` is no list"))?;
     let offsets = list.value_offsets();
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
-    let all = list.values().as_struct_opt().ok_or_else(|| anyhow::anyhow!("`signals` is no list of structs"))?;
-    Ok((offsets.iter().map(|o| o - first).collect(), all.slice(first as usize, (last - first) as usize)))
+    let all = list
+        .values()
+        .as_struct_opt()
+        .ok_or_else(|| anyhow::anyhow!("`signals` is no list of structs"))?;
+    Ok((
+        offsets.iter().map(|o| o - first).collect(),
+        all.slice(first as usize, (last - first) as usize),
+    ))
 }
 
 fn list(offsets: Vec<i32>, values: ArrayRef) -> anyhow::Result<ArrayRef> {
     let item = Arc::new(Field::new("item", values.data_type().clone(), false));
-    Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::new(offsets.into()), values, None)?))
+    Ok(Arc::new(ListArray::try_new(
+        item,
+        OffsetBuffer::new(offsets.into()),
+        values,
+        None,
+    )?))
 }
 
 /// The published table `cycles`: every column but `signals`.
 fn flat(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
-    let keep: Vec<usize> = (0..batch.num_columns()).filter(|i| batch.schema_ref().field(*i).name() != SIGNALS).collect();
+    let keep: Vec<usize> = (0..batch.num_columns())
+        .filter(|i| batch.schema_ref().field(*i).name() != SIGNALS)
+        .collect();
     Ok(batch.project(&keep)?)
 }
 
@@ -166,7 +210,9 @@ fn per_signal(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> anyhow::Result<&'a ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| anyhow::anyhow!("column `{name}` is absent"))
+    batch
+        .column_by_name(name)
+        .ok_or_else(|| anyhow::anyhow!("column `{name}` is absent"))
 }
 
 /// How a cycle ended.
@@ -232,46 +278,65 @@ impl SignalStats {
 
     /// Statistics of finite `values` at `offsets` (µs), which are of the same length.
     ///
-    /// Sums are taken of the distances to the first value, so that a large common level costs no digits.
+    /// Distances are taken from the first value for the mean and from the mean for the deviation, so that neither a large
+    /// level nor an odd first value costs digits.
     pub fn of(offsets: &[i64], values: &[f64]) -> Self {
         let (Some(&first), Some(&last)) = (values.first(), values.last()) else {
             return SignalStats::from_array([f64::NAN; 8]);
         };
         let n = values.len() as f64;
-        let (mut min, mut max, mut sum, mut squares, mut area) = (first, first, 0.0, 0.0, 0.0);
+        let (mut min, mut max, mut sum) = (first, first, 0.0);
         for &value in values {
             min = if value < min { value } else { min };
             max = if value > max { value } else { max };
-            let shifted = value - first;
-            sum += shifted;
-            squares += shifted * shifted;
+            sum += value - first;
         }
-        for (times, pair) in offsets.windows(2).zip(values.windows(2)) {
-            area += (times[1] - times[0]) as f64 * (pair[0] + pair[1]);
-        }
-        let shift = sum / n;
-        let mean = first + shift;
-        let variance = (squares / n - shift * shift).max(0.0);
+        let mean = first + sum / n;
+        let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+        let pairs = offsets.windows(2).zip(values.windows(2));
+        let area: f64 = pairs
+            .map(|(times, pair)| (times[1] - times[0]) as f64 * (pair[0] + pair[1]))
+            .sum();
+        let variance = if min == max { 0.0 } else { squares / n };
+        let (std, rms) = (variance.sqrt(), (mean * mean + variance).sqrt());
         SignalStats {
             min,
             max,
             mean,
-            std: if min == max { 0.0 } else { variance.sqrt() },
-            rms: (mean * mean + variance).sqrt(),
+            std,
+            rms,
             first,
             last,
-            integral: area * 0.5e-6,
+            integral: area / 2e6,
         }
     }
 
     /// The eight numbers in the order of [`SignalStats::NAMES`].
     pub const fn to_array(self) -> [f64; 8] {
-        [self.min, self.max, self.mean, self.std, self.rms, self.first, self.last, self.integral]
+        [
+            self.min,
+            self.max,
+            self.mean,
+            self.std,
+            self.rms,
+            self.first,
+            self.last,
+            self.integral,
+        ]
     }
 
     /// From the eight numbers in the order of [`SignalStats::NAMES`].
     pub const fn from_array([min, max, mean, std, rms, first, last, integral]: [f64; 8]) -> Self {
-        SignalStats { min, max, mean, std, rms, first, last, integral }
+        SignalStats {
+            min,
+            max,
+            mean,
+            std,
+            rms,
+            first,
+            last,
+            integral,
+        }
     }
 }
 
@@ -393,11 +458,20 @@ impl CyclesBuilder {
             Arc::new(UInt64Array::from(b.signal_samples)),
             Arc::new(UInt64Array::from(b.signal_missing)),
         ];
-        signals.extend(b.stats.into_iter().map(|column| Arc::new(nan_is_null(column)) as ArrayRef));
+        signals.extend(
+            b.stats
+                .into_iter()
+                .map(|column| Arc::new(nan_is_null(column)) as ArrayRef),
+        );
         signals.push(Arc::new(b.text.finish()));
         signals.push(list(value_offsets.clone(), Arc::new(Int64Array::from(b.offsets)))?);
         signals.push(list(value_offsets, Arc::new(Float64Array::from(b.values)))?);
-        let duration: Vec<f64> = b.start.iter().zip(&b.end).map(|(start, end)| (end - start) as f64 / 1e6).collect();
+        let duration: Vec<f64> = b
+            .start
+            .iter()
+            .zip(&b.end)
+            .map(|(start, end)| end.saturating_sub(*start) as f64 / 1e6)
+            .collect();
         let machine = cast(&StringArray::from(b.machine), &name_type())?;
         let time = |us: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(us).with_timezone("UTC"));
         let columns: Vec<ArrayRef> = vec![
@@ -411,7 +485,10 @@ impl CyclesBuilder {
             Arc::new(b.outcome.finish()),
             Arc::new(UInt64Array::from(b.samples)),
             Arc::new(UInt64Array::from(b.missing)),
-            list(starts(b.signal_ends), Arc::new(StructArray::try_new(signal_fields(), signals, None)?))?,
+            list(
+                starts(b.signal_ends),
+                Arc::new(StructArray::try_new(signal_fields(), signals, None)?),
+            )?,
         ];
         Ok(RecordBatch::try_new(schema(), columns)?)
     }
@@ -419,120 +496,8 @@ impl CyclesBuilder {
 
 /// A column in which NaN stands for null.
 pub fn nan_is_null(values: Vec<f64>) -> Float64Array {
-    values.into_iter().map(|value| (!value.is_nan()).then_some(value)).collect()
-}
-
-/// A batch of cycles, extended or not, as rows.
-pub struct CycleRows<'a> {
-    machine: (&'a [i32], &'a StringArray),
-    cycle_id: &'a StringArray,
-    outcome: &'a StringArray,
-    start: &'a [i64],
-    end: &'a [i64],
-    ends: &'a [i32],
-    name: &'a StringArray,
-    missing: &'a [u64],
-    stats: Vec<&'a Float64Array>,
-    text: &'a StringArray,
-    value_ends: &'a [i32],
-    offsets: &'a [i64],
-    values: &'a [f64],
-}
-
-impl<'a> CycleRows<'a> {
-    /// Borrows the columns of a batch.
-    ///
-    /// # Errors
-    /// A column of [`schema`] is absent or of another type.
-    pub fn of(batch: &'a RecordBatch) -> anyhow::Result<Self> {
-        let wrong = |name: &str| anyhow::anyhow!("column `{name}` is of another type");
-        let text = |name: &str| column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
-        let machine = column(batch, KEY)?.as_dictionary_opt::<Int32Type>().ok_or_else(|| wrong(KEY))?;
-        let list = column(batch, SIGNALS)?.as_list_opt::<i32>().ok_or_else(|| wrong(SIGNALS))?;
-        let signals = list.values().as_struct_opt().ok_or_else(|| wrong(SIGNALS))?;
-        let inner = |name: &str| signals.column_by_name(name).ok_or_else(|| anyhow::anyhow!("`signals` lacks `{name}`"));
-        let inner_text = |name: &str| inner(name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
-        let inner_list = |name: &str| inner(name)?.as_list_opt::<i32>().ok_or_else(|| wrong(name));
-        let time = |name: &str| {
-            let array = column(batch, name)?.as_primitive_opt::<TimestampMicrosecondType>();
-            Ok::<_, anyhow::Error>(array.ok_or_else(|| wrong(name))?.values().as_ref())
-        };
-        let mut stats = Vec::with_capacity(SignalStats::NAMES.len());
-        for name in SignalStats::NAMES {
-            stats.push(inner(name)?.as_primitive_opt::<Float64Type>().ok_or_else(|| wrong(name))?);
-        }
-        let (offsets, values) = (inner_list("offsets")?, inner_list("values")?);
-        anyhow::ensure!(offsets.value_offsets() == values.value_offsets(), "`offsets` and `values` differ in length");
-        Ok(CycleRows {
-            machine: (machine.keys().values(), machine.values().as_string_opt().ok_or_else(|| wrong(KEY))?),
-            cycle_id: text("cycle_id")?,
-            outcome: text("outcome")?,
-            start: time("start")?,
-            end: time("end")?,
-            ends: list.value_offsets(),
-            name: inner_text("signal")?,
-            missing: inner("missing")?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong("missing"))?.values(),
-            stats,
-            text: inner_text("text")?,
-            value_ends: values.value_offsets(),
-            offsets: offsets.values().as_primitive_opt::<Int64Type>().ok_or_else(|| wrong("offsets"))?.values(),
-            values: values.values().as_primitive_opt::<Float64Type>().ok_or_else(|| wrong("values"))?.values(),
-        })
-    }
-
-    /// Number of cycles.
-    pub fn len(&self) -> usize {
-        self.start.len()
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.start.is_empty()
-    }
-
-    /// Machine of cycle `row`.
-    pub fn machine(&self, row: usize) -> &'a str {
-        self.machine.1.value(self.machine.0[row] as usize)
-    }
-
-    /// Id of cycle `row`.
-    pub fn cycle_id(&self, row: usize) -> &'a str {
-        self.cycle_id.value(row)
-    }
-
-    /// How cycle `row` ended; compare with [`Outcome::as_str`].
-    pub fn outcome(&self, row: usize) -> &'a str {
-        self.outcome.value(row)
-    }
-
-    /// True when cycle `row` ended by its own condition and lasted long enough.
-    pub fn is_complete(&self, row: usize) -> bool {
-        self.outcome(row) == Outcome::Complete.as_str()
-    }
-
-    /// First moment of cycle `row`, µs since 1970.
-    pub fn start_us(&self, row: usize) -> i64 {
-        self.start[row]
-    }
-
-    /// Last moment of cycle `row`, µs since 1970.
-    pub fn end_us(&self, row: usize) -> i64 {
-        self.end[row]
-    }
-
-    /// The signals of cycle `row`, sorted by name.
-    pub fn signals(&self, row: usize) -> impl ExactSizeIterator<Item = SignalCycle<'a>> + '_ {
-        (self.ends[row] as usize..self.ends[row + 1] as usize).map(|index| {
-            let range = self.value_ends[index] as usize..self.value_ends[index + 1] as usize;
-            let stat = |column: &Float64Array| if column.is_null(index) { f64::NAN } else { column.value(index) };
-            SignalCycle {
-                name: self.name.value(index),
-                missing: self.missing[index],
-                stats: SignalStats::from_array(std::array::from_fn(|i| stat(self.stats[i]))),
-                text: (!self.text.is_null(index)).then(|| self.text.value(index)),
-                offsets: &self.offsets[range.clone()],
-                values: &self.values[range],
-            }
-        })
-    }
+    values
+        .into_iter()
+        .map(|value| (!value.is_nan()).then_some(value))
+        .collect()
 }

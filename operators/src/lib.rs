@@ -1,1 +1,33 @@
-//! placeholder
+//! Steps of a pipeline: one file per kind, one row per kind in [`KINDS`].
+//!
+//! - [`cycle`]: cuts samples into cycles (and cycles into phases) where a [`trigger`] fires; makes the [`cycles`] table.
+//! - [`window`]: counts, means and extremes over fixed stretches of time.
+//! - [`alert`]: opens and closes alerts by a [`condition`] over the rows of any step.
+//! - [`kernels`]: pure functions over slices (distances, statistics).
+//!
+//! A file knows those below it: `segment` (the cutting itself, one moment after the other) works on `open` (the samples
+//! of an open cycle) and [`trigger`]; both grammars read words of `token`.
+#![warn(missing_docs)]
+
+pub mod alert;
+pub mod compare;
+pub mod condition;
+pub mod cycle;
+pub mod cycles;
+pub mod health;
+pub mod kernels;
+mod open;
+mod reference;
+mod segment;
+mod token;
+pub mod trigger;
+pub mod window;
+
+/// The kinds of steps, in the order of a pipeline.
+pub const KINDS: &[taktline_engine::kind::StepKind] = &[
+    cycle::KIND,
+    compare::KIND,
+    health::KIND,
+    window::KIND,
+    alert::KIND,
+];

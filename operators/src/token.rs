@@ -55,7 +55,10 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, Wrong> {
         let (word, next) = if c == '"' || c == '\'' {
             quoted(&chars, at)?
         } else if let Some(symbol) = symbol(&chars[at..]) {
-            (Word::Symbol(if symbol == "==" { "=" } else { symbol }), at + symbol.len())
+            (
+                Word::Symbol(if symbol == "==" { "=" } else { symbol }),
+                at + symbol.len(),
+            )
         } else if in_word(c) || c == '+' {
             bare(&chars, at)?
         } else {
@@ -68,7 +71,9 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, Wrong> {
 }
 
 fn symbol(rest: &[char]) -> Option<&'static str> {
-    SYMBOLS.into_iter().find(|symbol| symbol.chars().enumerate().all(|(i, c)| rest.get(i) == Some(&c)))
+    SYMBOLS
+        .into_iter()
+        .find(|symbol| symbol.chars().enumerate().all(|(i, c)| rest.get(i) == Some(&c)))
 }
 
 fn in_word(c: char) -> bool {
@@ -80,7 +85,14 @@ fn quoted(chars: &[char], start: usize) -> Result<(Word, usize), Wrong> {
     let end = chars[start + 1..].iter().position(|c| *c == quote);
     let end = end.ok_or_else(|| (start, format!("the closing {quote} is missing")))? + start + 1;
     let text = chars[start + 1..end].iter().collect();
-    Ok((if quote == '"' { Word::Name(text) } else { Word::Text(text) }, end + 1))
+    Ok((
+        if quote == '"' {
+            Word::Name(text)
+        } else {
+            Word::Text(text)
+        },
+        end + 1,
+    ))
 }
 
 fn bare(chars: &[char], start: usize) -> Result<(Word, usize), Wrong> {
@@ -104,7 +116,11 @@ mod tests {
 
     fn check(text: &str, expect: &str) {
         let found = match tokens(text) {
-            Ok(tokens) => tokens.iter().map(|t| format!("{}:{:?}", t.at, t.word)).collect::<Vec<_>>().join(" "),
+            Ok(tokens) => tokens
+                .iter()
+                .map(|t| format!("{}:{:?}", t.at, t.word))
+                .collect::<Vec<_>>()
+                .join(" "),
             Err((at, message)) => format!("{at}! {message}"),
         };
         assert_eq!(found, expect, "{text}");
@@ -117,7 +133,10 @@ mod tests {
         check("\"cycle \" changes", "0:Name(\"cycle \") 9:Bare(\"changes\")");
         check("e is 'A \"b\"'", "0:Bare(\"e\") 2:Bare(\"is\") 5:Text(\"A \\\"b\\\"\")");
         check("for 200ms", "0:Bare(\"for\") 4:Bare(\"200ms\")");
-        check("motor-1/x.y >.5", "0:Bare(\"motor-1/x.y\") 12:Symbol(\">\") 13:Number(0.5)");
+        check(
+            "motor-1/x.y >.5",
+            "0:Bare(\"motor-1/x.y\") 12:Symbol(\">\") 13:Number(0.5)",
+        );
         check("größe = 1", "0:Bare(\"größe\") 6:Symbol(\"=\") 8:Number(1.0)");
         check("inf = nan", "0:Bare(\"inf\") 4:Symbol(\"=\") 6:Bare(\"nan\")");
     }

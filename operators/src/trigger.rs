@@ -30,7 +30,11 @@ pub struct Trigger {
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
     /// `above` is 1 for rising, -1 for falling, so that both read `sign * value > sign * level`.
-    Crosses { sign: f64, level: f64, by: f64 },
+    Crosses {
+        sign: f64,
+        level: f64,
+        by: f64,
+    },
     Changes,
     GoesBack,
     Is(Content),
@@ -66,9 +70,17 @@ impl Trigger {
         &self.signal
     }
 
+    /// How long a crossing must last, in µs; 0 where it counts at once.
+    pub fn hold_us(&self) -> i64 {
+        self.hold_us
+    }
+
     /// True when it looks for a text, which only samples have.
     pub fn needs_text(&self) -> bool {
-        matches!(&self.event, Event::Is(Content::Text(_)) | Event::Becomes(Content::Text(_)))
+        matches!(
+            &self.event,
+            Event::Is(Content::Text(_)) | Event::Becomes(Content::Text(_))
+        )
     }
 }
 
@@ -81,8 +93,16 @@ fn parse(tokens: &[Token], text: &str) -> Result<Trigger, Wrong> {
         _ => Err((at(index), "expected a number".to_owned())),
     };
     let signal = tokens.first().and_then(|token| token.word.name());
-    let signal = signal.ok_or_else(|| (0, "expected the name of a signal".to_owned()))?.to_owned();
-    let crosses = |sign| Ok::<_, Wrong>(Event::Crosses { sign, level: number(3)?, by: 0.0 });
+    let signal = signal
+        .ok_or_else(|| (0, "expected the name of a signal".to_owned()))?
+        .to_owned();
+    let crosses = |sign| {
+        Ok::<_, Wrong>(Event::Crosses {
+            sign,
+            level: number(3)?,
+            by: 0.0,
+        })
+    };
     let (mut event, mut next) = if is(1, "rises") && is(2, "above") {
         (crosses(1.0)?, 4)
     } else if is(1, "falls") && is(2, "below") {
@@ -97,12 +117,23 @@ fn parse(tokens: &[Token], text: &str) -> Result<Trigger, Wrong> {
             Some(Word::Number(number)) => Content::Number(*number),
             _ => return Err((at(2), "expected a 'text' or a number".into())),
         };
-        (if is(1, "is") { Event::Is(content) } else { Event::Becomes(content) }, 3)
+        (
+            if is(1, "is") {
+                Event::Is(content)
+            } else {
+                Event::Becomes(content)
+            },
+            3,
+        )
     } else if is(1, "rises") || is(1, "falls") || is(1, "goes") {
         return Err((at(2), "expected `rises above`, `falls below` or `goes back`".into()));
     } else {
         let verbs = "expected `rises above`, `falls below`, `changes`, `goes back`, `is` or `becomes`";
-        let blanks = if tokens.len() > 2 { "; a name with blanks stands in double quotes" } else { "" };
+        let blanks = if tokens.len() > 2 {
+            "; a name with blanks stands in double quotes"
+        } else {
+            ""
+        };
         return Err((at(1), format!("{verbs}{blanks}")));
     };
     let mut hold_us = 0;
@@ -115,8 +146,13 @@ fn parse(tokens: &[Token], text: &str) -> Result<Trigger, Wrong> {
             next += 2;
         }
         if is(next, "for") {
-            let length = tokens.get(next + 1).and_then(|token| token.word.name()).unwrap_or_default();
-            let length: Interval = length.parse().map_err(|_| (at(next + 1), "expected a length of time, like 200ms".into()))?;
+            let length = tokens
+                .get(next + 1)
+                .and_then(|token| token.word.name())
+                .unwrap_or_default();
+            let length: Interval = length
+                .parse()
+                .map_err(|_| (at(next + 1), "expected a length of time, like 200ms".into()))?;
             hold_us = length.micros();
             next += 2;
         }
@@ -124,7 +160,12 @@ fn parse(tokens: &[Token], text: &str) -> Result<Trigger, Wrong> {
     if next < tokens.len() {
         return Err((at(next), "expected the end of the condition".into()));
     }
-    Ok(Trigger { text: text.to_owned(), signal, event, hold_us })
+    Ok(Trigger {
+        text: text.to_owned(),
+        signal,
+        event,
+        hold_us,
+    })
 }
 
 /// A trigger at work on one key.
@@ -137,6 +178,8 @@ pub struct TriggerState {
     last: Option<Content>,
     pending: Option<i64>,
     fired: bool,
+    /// True before the first value.
+    fresh: bool,
     seen: Seen,
 }
 
@@ -156,8 +199,25 @@ impl TriggerState {
     /// Before the first sample.
     pub fn new(trigger: &Trigger, first_counts: bool) -> Self {
         let (min, max) = (f64::INFINITY, f64::NEG_INFINITY);
-        let seen = Seen { fired: 0, crossed: 0, values: 0, texts: 0, min, max, longest_us: 0 };
-        TriggerState { trigger: trigger.clone(), first_counts, armed: false, last: None, pending: None, fired: false, seen }
+        let seen = Seen {
+            fired: 0,
+            crossed: 0,
+            values: 0,
+            texts: 0,
+            min,
+            max,
+            longest_us: 0,
+        };
+        TriggerState {
+            trigger: trigger.clone(),
+            first_counts,
+            armed: false,
+            last: None,
+            pending: None,
+            fired: false,
+            fresh: true,
+            seen,
+        }
     }
 
     /// The trigger.
@@ -193,6 +253,15 @@ impl TriggerState {
         self.pending = None;
     }
 
+    /// Begins with new rows that have nothing to do with those before; only what was seen for a remark stays.
+    pub fn begin_again(&mut self) {
+        self.armed = false;
+        self.last = None;
+        self.pending = None;
+        self.fired = false;
+        self.fresh = true;
+    }
+
     /// A sample of the trigger's signal; NaN, an infinity or no text where there is none.
     pub fn see(&mut self, ts: i64, value: f64, text: Option<&str>) {
         match text {
@@ -205,6 +274,7 @@ impl TriggerState {
                 self.seen.min = self.seen.min.min(value);
                 self.seen.max = self.seen.max.max(value);
                 self.see_value(ts, value);
+                self.fresh = false;
             }
             None => {}
         }
@@ -256,7 +326,7 @@ impl TriggerState {
                 self.armed = true;
             }
             // The first value ever arms where it lies; after a crossing the hysteresis has to be passed.
-            self.armed |= distance <= -by || self.seen.values == 1;
+            self.armed |= distance <= -by || self.fresh;
         } else if self.armed {
             self.armed = false;
             self.seen.crossed += 1;
@@ -276,17 +346,36 @@ impl TriggerState {
     /// Why it may have found too little: how often it was met, its signal's range, the nearest miss. `known` are the
     /// signals that did occur.
     pub fn remark<'a>(&self, known: impl IntoIterator<Item = &'a str>) -> String {
-        let Trigger { text, signal, event, hold_us } = &self.trigger;
-        let Seen { fired, crossed, values, texts, min, max, longest_us } = self.seen;
+        let Trigger {
+            text,
+            signal,
+            event,
+            hold_us,
+        } = &self.trigger;
+        let Seen {
+            fired,
+            crossed,
+            values,
+            texts,
+            min,
+            max,
+            longest_us,
+        } = self.seen;
         if values + texts == 0 {
             let known = Problem::at("", "").did_you_mean(signal, known).hint;
-            let known = known.map(|hint| hint.replace("known:", "signals that do:")).unwrap_or_default();
+            let known = known
+                .map(|hint| hint.replace("known:", "signals that do:"))
+                .unwrap_or_default();
             return format!("`{text}`: no sample of `{signal}` has a value or text; {known}");
         }
         let mut remark = format!("`{text}` was met {fired} times");
         if *hold_us > 0 {
             let seconds = |us: i64| us as f64 / 1e6;
-            remark += &format!(" ({crossed} crossings, the longest lasted {} s of {} s)", seconds(longest_us), seconds(*hold_us));
+            remark += &format!(
+                " ({crossed} crossings, the longest lasted {} s of {} s)",
+                seconds(longest_us),
+                seconds(*hold_us)
+            );
         }
         if values > 0 {
             remark += &format!("; {values} values of `{signal}` range from {min} to {max}");
@@ -359,8 +448,16 @@ mod tests {
         check("p rises above -5e-1", &[-1.0, -0.4], &[1]);
         check("p rises above 5 by 0.5", &[4.8, 5.1, 4.9, 5.1, 4.5, 5.1], &[1, 5]);
         check("p falls below 3 by 1", &[3.5, 2.9, 3.1, 2.9, 4.0, 2.0], &[1, 5]);
-        check("p rises above 5 for 2ms", &[0.0, 6.0, 6.0, 4.0, 6.0, 6.0, 6.0, 6.0, 6.0], &[4]);
-        check("p rises above 5 by 2 for 2ms", &[0.0, 6.0, 4.0, 6.0, 7.0, 7.0, 7.0, 4.0, 6.0, 6.0, 6.0, 6.0], &[3]);
+        check(
+            "p rises above 5 for 2ms",
+            &[0.0, 6.0, 6.0, 4.0, 6.0, 6.0, 6.0, 6.0, 6.0],
+            &[4],
+        );
+        check(
+            "p rises above 5 by 2 for 2ms",
+            &[0.0, 6.0, 4.0, 6.0, 7.0, 7.0, 7.0, 4.0, 6.0, 6.0, 6.0, 6.0],
+            &[3],
+        );
         check("p changes", &[1.0, 1.0, nan, 1.0, 2.0, 1.0], &[0, 4, 5]);
         check("p goes back", &[0.0, 1.0, 1.0, 2.0, 0.0, nan, 1.0], &[0, 4]);
         check("p is 3", &[3.0, 3.0, 2.0, 3.0], &[0, 1, 3]);
@@ -379,10 +476,20 @@ mod tests {
     fn grammar() {
         let trigger = Trigger::parse("start", "\"tool load\" Rises Above +1.5e1 by 2 for 0.2s").unwrap();
         assert_eq!((trigger.signal(), trigger.hold_us), ("tool load", 200_000));
-        assert_eq!(trigger.event, Event::Crosses { sign: 1.0, level: 15.0, by: 2.0 });
+        assert_eq!(
+            trigger.event,
+            Event::Crosses {
+                sign: 1.0,
+                level: 15.0,
+                by: 2.0
+            }
+        );
         refused("", "0: expected the name of a signal");
         refused("5 changes", "0: expected the name of a signal");
-        refused("p", "1: expected `rises above`, `falls below`, `changes`, `goes back`, `is` or `becomes`");
+        refused(
+            "p",
+            "1: expected `rises above`, `falls below`, `changes`, `goes back`, `is` or `becomes`",
+        );
         refused("p rises 5", "8: expected `rises above`, `falls below` or `goes back`");
         refused("p rises above x", "14: expected a number");
         refused("p rises above", "13: expected a number");
@@ -399,7 +506,10 @@ mod tests {
     fn remarks() {
         let remark = |text: &str, values: &[f64]| {
             let mut state = TriggerState::new(&Trigger::parse("start", text).unwrap(), true);
-            values.iter().enumerate().for_each(|(i, v)| state.see(i as i64 * 1000, *v, None));
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| state.see(i as i64 * 1000, *v, None));
             state.remark(["pressure", "position"])
         };
         assert_eq!(

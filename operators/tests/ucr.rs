@@ -1,7 +1,7 @@
 //! 1-NN classification with DTW on sets of the UCR and UEA archives gives the published errors to the digit.
 //!
-//! Source of the errors: UCR Archive 2018 summary (columns "ED (w=0)", "DTW (learned_w)", "DTW (w=100)") and, for the accuracies
-//! of BasicMotions, Bagnall et al. 2018, "The UEA multivariate time series classification archive".
+//! Source of the errors: UCR Archive 2018 summary (columns "ED (w=0)", "DTW (learned_w)", "DTW (w=100)") and, for the
+//! accuracies of BasicMotions, Bagnall et al. 2018, "The UEA multivariate time series classification archive".
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,9 @@ use taktline_operators::kernels::dtw::{Scratch, window};
 /// Where the data for tests lies; `None`, said on the terminal, in a checkout without it.
 fn data() -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
-    let folder = std::env::var_os("TAKTLINE_DATA").map_or_else(beside, PathBuf::from).join("ucr");
+    let folder = std::env::var_os("TAKTLINE_DATA")
+        .map_or_else(beside, PathBuf::from)
+        .join("ucr");
     if !folder.is_dir() {
         println!("skipped: there is no {}", folder.display());
         return None;
@@ -34,11 +36,18 @@ impl Case {
 /// A `.ts` file: `@` lines, then a case per line, channels and at last the class between colons.
 fn read(folder: &std::path::Path, name: &str) -> Vec<Case> {
     let text = std::fs::read_to_string(folder.join(name)).expect("a .ts file");
-    let lines = text.lines().skip_while(|line| *line != "@data").skip(1).filter(|line| !line.trim().is_empty());
+    let lines = text
+        .lines()
+        .skip_while(|line| *line != "@data")
+        .skip(1)
+        .filter(|line| !line.trim().is_empty());
     let case = |line: &str| {
         let (channels, class) = line.rsplit_once(':').expect("a class");
         let numbers = |text: &str| text.split(',').map(|n| n.trim().parse().expect("a number")).collect();
-        Case { channels: channels.split(':').map(numbers).collect(), class: class.trim().to_owned() }
+        Case {
+            channels: channels.split(':').map(numbers).collect(),
+            class: class.trim().to_owned(),
+        }
     };
     lines.map(case).collect()
 }
@@ -48,7 +57,10 @@ type Distance = fn(&mut Scratch, &[&[f64]], &[&[f64]], usize, f64) -> Option<f64
 /// The share of test cases whose nearest training case (the first of equals) is of another class.
 fn error(set: &str, percent: f64, distance: Distance) -> Option<f64> {
     let folder = data()?;
-    let (train, test) = (read(&folder, &format!("{set}_TRAIN.ts")), read(&folder, &format!("{set}_TEST.ts")));
+    let (train, test) = (
+        read(&folder, &format!("{set}_TRAIN.ts")),
+        read(&folder, &format!("{set}_TEST.ts")),
+    );
     let mut scratch = Scratch::default();
     let wrong = test.iter().filter(|case| {
         let (mut best, mut class) = (f64::INFINITY, "");

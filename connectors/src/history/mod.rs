@@ -1,9 +1,9 @@
 //! `history`: every table of the pipeline as a Delta table under one data directory.
 //!
-//! - [`layout`]: which tables there are, with which columns, and where each input's rows go.
-//! - [`part`]: one Parquet file, invisible until it is committed.
-//! - [`log`]: one Delta log: create, add columns, commit.
-//! - [`files`]: local files that are durable once they are visible.
+//! - `layout`: which tables there are, with which columns, and where each input's rows go.
+//! - `part`: one Parquet file, invisible until it is committed.
+//! - `log`: one Delta log: create, add columns, commit.
+//! - `files`: local files that are durable once they are visible.
 //!
 //! Rows are written to part files as they come, closed and synced by `stage`, and made visible by `publish` with one
 //! Delta commit per table. A crash before the commit leaves part files that no reader sees.
@@ -244,6 +244,22 @@ pub fn rows(path: &Path) -> anyhow::Result<u64> {
 /// As for [`rows`].
 pub fn holds(path: &Path) -> anyhow::Result<bool> {
     Ok(rows(path)? > 0)
+}
+
+/// Removes the Delta tables under a data directory, and nothing else.
+///
+/// # Errors
+/// The directory can't be read, or a table not removed.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(path).with_context(|| format!("data directory {}", path.display()))? {
+        let folder = entry
+            .with_context(|| format!("data directory {}", path.display()))?
+            .path();
+        if folder.join("_delta_log").is_dir() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("table in {}", folder.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The data directory as an absolute path, made where absent.

@@ -425,3 +425,17 @@ fn many_commits_leave_checkpoints_and_all_rows() {
     assert_eq!(rows(dir.path()).unwrap(), 120);
     assert!(dir.path().join("samples/_delta_log/_last_checkpoint").exists());
 }
+
+#[test]
+fn two_writers_of_one_table_queue_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sinks = [open(dir.path(), &[plc()]), open(dir.path(), &[plc()])];
+    for second in 0..4 {
+        for sink in &mut sinks {
+            sink.write(0, &samples_batch([sample(second)])).unwrap();
+            sink.stage().unwrap();
+            sink.publish().unwrap();
+        }
+    }
+    assert_eq!(rows(dir.path()).unwrap(), 8);
+}

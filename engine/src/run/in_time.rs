@@ -40,6 +40,19 @@ pub(crate) struct Released {
     pub late: Option<RecordBatch>,
 }
 
+/// Keys and where their rows are.
+type Runs = Vec<(u32, Range<usize>)>;
+
+/// An epoch's rows, judged.
+struct Judged {
+    accepted: usize,
+    /// Of each row the number of its key, or [`LATE`].
+    key_of_row: Vec<u32>,
+    /// Keys with rows, in the order of their first.
+    touched: Vec<u32>,
+    late: Option<RecordBatch>,
+}
+
 /// One key's part of an epoch.
 pub(crate) struct Move {
     pub key: u32,
@@ -64,19 +77,14 @@ impl InTime {
 
     /// Takes an epoch's batches, in the order of the input.
     pub fn epoch(&mut self, step: &str, batches: &[RecordBatch]) -> anyhow::Result<Released> {
-        let (rows, order, touched, late) = self.judge(step, batches)?;
-        let (arrived, runs) = self.scatter(batches, &rows, &order, &touched)?;
-        self.release(arrived, runs, late)
+        let judged = self.judge(step, batches)?;
+        let (arrived, runs) = self.scatter(batches, &judged)?;
+        self.release(arrived, runs, judged.late)
     }
 
     /// Judges each row in the order of arrival: its key's number, or late. So a verdict never depends on how the input
     /// was cut into epochs.
-    #[allow(clippy::type_complexity)]
-    fn judge(
-        &mut self,
-        step: &str,
-        batches: &[RecordBatch],
-    ) -> anyhow::Result<(usize, Vec<u32>, Vec<u32>, Option<RecordBatch>)> {
+    fn judge(&mut self, step: &str, batches: &[RecordBatch]) -> anyhow::Result<Judged> {
         let total = batches.iter().map(RecordBatch::num_rows).sum();
         let mut order = Vec::with_capacity(total);
         let mut touched = Vec::new();
@@ -117,28 +125,22 @@ impl InTime {
         } else {
             Some(concat_batches(&table::late().schema, &late)?)
         };
-        Ok((accepted, order, touched, late))
+        Ok(Judged { accepted, key_of_row: order, touched, late })
     }
 
     /// Brings the rows of each key together; a key's rows keep their order.
-    fn scatter(
-        &mut self,
-        batches: &[RecordBatch],
-        rows: &usize,
-        order: &[u32],
-        touched: &[u32],
-    ) -> anyhow::Result<(Columns, Vec<(u32, Range<usize>)>)> {
-        let mut arrived = Columns::sized(*rows);
-        let mut runs = Vec::with_capacity(touched.len());
+    fn scatter(&mut self, batches: &[RecordBatch], judged: &Judged) -> anyhow::Result<(Columns, Runs)> {
+        let mut arrived = Columns::sized(judged.accepted);
+        let mut runs = Vec::with_capacity(judged.touched.len());
         let mut start = 0;
-        for number in touched {
+        for number in &judged.touched {
             let key = &mut self.keys[*number as usize];
             let end = start + key.cursor;
             key.cursor = start;
             runs.push((*number, start..end));
             start = end;
         }
-        let mut order = order.iter();
+        let mut key_of_row = judged.key_of_row.iter();
         for batch in batches {
             let samples = Samples::of(batch)?;
             let signal_of = self.signals.translate(samples.signals);
@@ -147,7 +149,7 @@ impl InTime {
                 .then(|| samples.value.nulls())
                 .flatten();
             let has_text = samples.text.null_count() < samples.text.len();
-            for ((row, signal), number) in samples.signal.iter().enumerate().zip(order.by_ref()) {
+            for ((row, signal), number) in samples.signal.iter().enumerate().zip(key_of_row.by_ref()) {
                 if *number == LATE {
                     continue;
                 }
@@ -173,7 +175,7 @@ impl InTime {
     fn release(
         &mut self,
         mut arrived: Columns,
-        runs: Vec<(u32, Range<usize>)>,
+        runs: Runs,
         late: Option<RecordBatch>,
     ) -> anyhow::Result<Released> {
         let mut released = Columns::default();
@@ -244,7 +246,7 @@ impl InTime {
     }
 
     fn finish(&self, released: Columns, moves: Vec<Move>, late: Option<RecordBatch>) -> anyhow::Result<Released> {
-        let runs: Vec<(u32, Range<usize>)> = moves.iter().map(|m| (m.key, m.rows.clone())).collect();
+        let runs: Runs = moves.iter().map(|m| (m.key, m.rows.clone())).collect();
         Ok(Released {
             batch: released.into_batch(&runs, &self.machines, &self.signals)?,
             moves,

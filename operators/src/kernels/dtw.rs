@@ -2,8 +2,8 @@
 //!
 //! Point cost is the squared difference; the distance is the root of the summed cost (Sakoe & Chiba 1978). The window
 //! is counted in samples as `dtaidistance` and the UCR archive do: row `i` of `n` may be aligned with columns
-//! `i - max(0, n - m) - w` to `i + max(0, m - n) + w` of `m`, so that `w = 0` on equal lengths is the Euclidean distance
-//! and unequal lengths always have an alignment.
+//! `i - max(0, n - m) - w` to `i + max(0, m - n) + w` of `m`, so that `w = 0` on equal lengths is the Euclidean
+//! distance and unequal lengths always have an alignment.
 //!
 //! Defined for all input: two empty series are 0 apart, an empty and another one are infinitely far apart, a value that
 //! is NaN or infinite makes the distance NaN. Squares beyond 1.8e308 make it infinite.
@@ -59,8 +59,8 @@ impl Scratch {
         self.warp((length(a), length(b)), window, bound, cost)
     }
 
-    /// Independent DTW of series with several channels: each channel is aligned on its own and the squared distances add
-    /// up (`DTW_I` of Shokoohi-Yekta et al. 2017).
+    /// Independent DTW of series with several channels: each channel is aligned on its own and the squared distances
+    /// add up (`DTW_I` of Shokoohi-Yekta et al. 2017).
     pub fn dtw_independent(&mut self, a: &[&[f64]], b: &[&[f64]], window: usize, bound: f64) -> Option<f64> {
         let mut sum = 0.0;
         for (a, b) in a.iter().zip(b) {
@@ -137,8 +137,8 @@ impl Scratch {
 }
 
 /// The distance of `a` and `b` and the pairs of indices that the best alignment matches, from `(0, 0)` to the last two.
-/// Takes one byte per cell of the band. Among equal paths the most diagonal one is given. No path when a series is empty
-/// or the distance is NaN.
+/// Takes one byte per cell of the band. Among equal paths the most diagonal one is given. No path when a series is
+/// empty or the distance is NaN.
 ///
 /// ```
 /// use taktline_operators::kernels::dtw::dtw_path;
@@ -211,11 +211,18 @@ struct Band {
 
 impl Band {
     fn new(n: usize, m: usize, window: usize) -> Self {
-        Band { before: n.saturating_sub(m).saturating_add(window), after: m.saturating_sub(n).saturating_add(window), columns: m }
+        Band {
+            before: n.saturating_sub(m).saturating_add(window),
+            after: m.saturating_sub(n).saturating_add(window),
+            columns: m,
+        }
     }
 
     fn columns(self, row: usize) -> (usize, usize) {
-        (row.saturating_sub(self.before), row.saturating_add(self.after).min(self.columns - 1))
+        (
+            row.saturating_sub(self.before),
+            row.saturating_add(self.after).min(self.columns - 1),
+        )
     }
 }
 
@@ -223,7 +230,7 @@ const SLACK: f64 = 1.0 + 1e-9;
 
 fn within(cost: f64, bound: f64) -> Option<f64> {
     let distance = cost.sqrt();
-    (!(distance > bound)).then_some(distance)
+    if distance > bound { None } else { Some(distance) }
 }
 
 fn square(x: f64) -> f64 {
@@ -268,7 +275,10 @@ mod tests {
     fn small_cases() {
         let check = |a: &[f64], b: &[f64], w: usize, expect: f64| {
             let found = dtw(a, b, w, NONE).unwrap();
-            assert!(found == expect || (found.is_nan() && expect.is_nan()), "{a:?} {b:?} {w}: {found}, not {expect}");
+            assert!(
+                found == expect || (found.is_nan() && expect.is_nan()),
+                "{a:?} {b:?} {w}: {found}, not {expect}"
+            );
         };
         check(&[], &[], 0, 0.0);
         check(&[], &[1.0], 3, NONE);
@@ -295,7 +305,13 @@ mod tests {
 
     #[test]
     fn windows() {
-        for (percent, n, m, expect) in [(0.0, 50, 50, 0), (10.0, 30, 10, 3), (10.0, 31, 10, 4), (100.0, 7, 7, 7), (10.0, 0, 0, 0)] {
+        for (percent, n, m, expect) in [
+            (0.0, 50, 50, 0),
+            (10.0, 30, 10, 3),
+            (10.0, 31, 10, 4),
+            (100.0, 7, 7, 7),
+            (10.0, 0, 0, 0),
+        ] {
             assert_eq!(window(percent, n, m), expect, "{percent} % of {n}, {m}");
         }
     }
@@ -306,7 +322,10 @@ mod tests {
         let channels = |x: &'static [[f64; 3]; 2]| [&x[0][..], &x[1][..]];
         let (a, b) = (Box::leak(Box::new(a)), Box::leak(Box::new(b)));
         let mut scratch = Scratch::default();
-        assert_eq!(scratch.dtw_independent(&channels(a), &channels(b), 1, NONE), Some(2f64.sqrt()));
+        assert_eq!(
+            scratch.dtw_independent(&channels(a), &channels(b), 1, NONE),
+            Some(2f64.sqrt())
+        );
         assert_eq!(scratch.dtw_dependent(&channels(a), &channels(b), 0, NONE), Some(2.0));
         assert_eq!(scratch.dtw_independent(&channels(a), &channels(b), 1, 1.4), None);
         assert_eq!(scratch.dtw_dependent(&channels(a), &channels(a), 3, 0.0), Some(0.0));
@@ -346,7 +365,8 @@ mod tests {
             prop_assert_eq!(distance, naive(&a, &b, w));
             if let (Some(first), Some(last)) = (path.first(), path.last()) {
                 prop_assert_eq!((*first, *last), ((0, 0), (a.len() - 1, b.len() - 1)));
-                prop_assert!(path.windows(2).all(|p| matches!((p[1].0 - p[0].0, p[1].1 - p[0].1), (0, 1) | (1, 0) | (1, 1))));
+                let steps = path.windows(2).map(|p| (p[1].0 - p[0].0, p[1].1 - p[0].1));
+                prop_assert!(steps.into_iter().all(|step| matches!(step, (0, 1) | (1, 0) | (1, 1))));
                 let cost: f64 = path.iter().map(|(i, j)| (a[*i] - b[*j]).powi(2)).sum();
                 prop_assert!((cost.sqrt() - distance).abs() < 1e-9);
             }

@@ -11,13 +11,21 @@ pub fn euclidean(a: &[f64], b: &[f64]) -> f64 {
         return f64::NAN;
     }
     let sum: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
-    if sum.is_infinite() { scaled(a.iter().zip(b).map(|(a, b)| a - b)) } else { sum.sqrt() }
+    if sum.is_infinite() {
+        scaled(a.iter().zip(b).map(|(a, b)| a - b))
+    } else {
+        sum.sqrt()
+    }
 }
 
 /// The Euclidean norm; 0 for no values, NaN where one is NaN.
 pub fn norm(values: &[f64]) -> f64 {
     let sum: f64 = values.iter().map(|v| v * v).sum();
-    if sum.is_infinite() { scaled(values.iter().copied()) } else { sum.sqrt() }
+    if sum.is_infinite() {
+        scaled(values.iter().copied())
+    } else {
+        sum.sqrt()
+    }
 }
 
 /// Root of the sum of squares, taken of shares of the largest value.
@@ -37,7 +45,10 @@ mod tests {
     fn distances() {
         let check = |a: &[f64], b: &[f64], expect: f64| {
             let found = euclidean(a, b);
-            assert!((found - expect).abs() <= 1e-15 * expect || found == expect || (found.is_nan() && expect.is_nan()), "{found}");
+            assert!(
+                (found - expect).abs() <= 1e-15 * expect || found == expect || (found.is_nan() && expect.is_nan()),
+                "{found}"
+            );
         };
         check(&[], &[], 0.0);
         check(&[1.0], &[1.0, 2.0], f64::NAN);

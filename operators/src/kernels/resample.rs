@@ -1,10 +1,10 @@
-//! A series onto evenly spaced points, so that series of different lengths can be held against each other point by point.
+//! A series onto evenly spaced points, so that series of different lengths can be compared point by point.
 
 /// Values at `n` evenly spaced points between the first and the last time, by linear interpolation; in NumPy's words
 /// `interp(linspace(0, 1, n), (t - t[0]) / (t[-1] - t[0]), v)`.
 ///
 /// `times` ascend and are as many as `values`. A single sample, or samples that all have the same time, give `n` times
-/// the first value; no samples give NaN. Where a time occurs more than once, the last of its values counts from there on.
+/// the first value; no samples give NaN. Where a time occurs more than once, the last of its values counts from there.
 ///
 /// ```
 /// use taktline_operators::kernels::resample::resample;
@@ -59,7 +59,11 @@ mod tests {
         let (t0, t1) = (times[0] as f64, times[times.len() - 1] as f64);
         let at = |k: usize| {
             let t = t0 + (t1 - t0) * k as f64 / (n.max(2) - 1) as f64;
-            let right = times.iter().position(|time| *time as f64 > t).unwrap_or(times.len() - 1).max(1);
+            let right = times
+                .iter()
+                .position(|time| *time as f64 > t)
+                .unwrap_or(times.len() - 1)
+                .max(1);
             let (x0, x1) = (times[right - 1] as f64, times[right] as f64);
             values[right - 1] + (values[right] - values[right - 1]) * (t - x0) / (x1 - x0)
         };

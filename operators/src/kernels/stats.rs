@@ -19,7 +19,11 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     let part = place - place.floor();
-    if low == high { low } else { low * (1.0 - part) + high * part }
+    if low == high {
+        low
+    } else {
+        low * (1.0 - part) + high * part
+    }
 }
 
 /// The median; NaN for no values or where one is NaN.
@@ -29,7 +33,10 @@ pub fn median(values: &[f64]) -> f64 {
 
 /// The median distance to `center`, usually the median; not scaled.
 pub fn mad(values: &[f64], center: f64) -> f64 {
-    let distances: Vec<f64> = values.iter().map(|v| if *v == center { 0.0 } else { (v - center).abs() }).collect();
+    let distances: Vec<f64> = values
+        .iter()
+        .map(|v| if *v == center { 0.0 } else { (v - center).abs() })
+        .collect();
     median(&distances)
 }
 
@@ -46,7 +53,9 @@ mod tests {
 
     #[test]
     fn small_cases() {
-        assert!(median(&[]).is_nan() && median(&[1.0, f64::NAN]).is_nan() && mean(&[]).is_nan() && mad(&[], 0.0).is_nan());
+        assert!(
+            median(&[]).is_nan() && median(&[1.0, f64::NAN]).is_nan() && mean(&[]).is_nan() && mad(&[], 0.0).is_nan()
+        );
         assert_eq!(median(&[3.0]), 3.0);
         assert_eq!(median(&[3.0, 1.0]), 2.0);
         assert_eq!(median(&[f64::INFINITY, f64::INFINITY, 1.0]), f64::INFINITY);

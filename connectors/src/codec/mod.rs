@@ -1,0 +1,3 @@
+//! Payload formats.
+
+pub mod json;

@@ -1,0 +1,289 @@
+//! The client crates for the two versions of the protocol, in one form.
+
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, Version};
+
+/// The largest packet taken. Under MQTT 5 the broker is told; under 3.1.1 it can't be, so that all must be taken.
+const PACKET_LIMIT: u32 = 16 << 20;
+const PACKET_LIMIT_311: usize = 256 << 20;
+/// How long a broker keeps what it couldn't deliver (MQTT 5).
+const SESSION_EXPIRY_SECS: u32 = 3600;
+/// How long an orderly goodbye may take.
+pub(super) const GOODBYE: Duration = Duration::from_millis(500);
+
+/// A delivery guarantee: 0 at most once, 1 at least once, 2 exactly once.
+pub(crate) type Qos = u8;
+
+/// A topic filter to keep subscribed.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) filter: String,
+    pub(crate) qos: Qos,
+}
+
+/// A message on its way.
+pub(crate) enum Receipt {
+    V311(rumqttc_v4::PublishNotice),
+    V5(rumqttc_v5::PublishNotice),
+}
+
+/// Why a message did not arrive.
+#[derive(Debug)]
+pub(crate) enum Undelivered {
+    /// The connection was lost before; send it again.
+    Again,
+    /// The broker doesn't want it.
+    Refused(String),
+}
+
+impl Receipt {
+    /// Blocks until the broker has acknowledged the message (QoS 0: until it is on the wire).
+    pub(crate) fn wait(self) -> Result<(), Undelivered> {
+        use rumqttc_v5::PublishNoticeError::{RetainNotSupported, V5PubAck, V5PubComp, V5PubRec};
+        match self {
+            Receipt::V311(notice) => notice.wait_completion().map_err(|_| Undelivered::Again),
+            Receipt::V5(notice) => notice.wait_completion().map_err(|error| match error {
+                V5PubAck(_) | V5PubRec(_) | V5PubComp(_) | RetainNotSupported => {
+                    Undelivered::Refused(error.to_string())
+                }
+                _ => Undelivered::Again,
+            }),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) enum Sender {
+    V311(rumqttc_v4::AsyncClient),
+    V5(rumqttc_v5::AsyncClient),
+}
+
+pub(super) enum Link {
+    V311(Box<rumqttc_v4::EventLoop>),
+    V5(Box<rumqttc_v5::EventLoop>),
+}
+
+/// Messages that wait in front of the connection's thread.
+const SEND_QUEUE: usize = 256;
+/// Messages that the broker may have yet to acknowledge. The client looks through all of this window for each
+/// message: with 65,535 it manages some 900 messages a second, with 1,024 some 60,000.
+const IN_FLIGHT: u16 = 1024;
+
+pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) -> (Sender, Link) {
+    let id = endpoint
+        .client_id
+        .clone()
+        .unwrap_or_else(|| format!("taktline{}", &uuid::Uuid::new_v4().simple().to_string()[..14]));
+    // The broker should keep messages while we are away, where it is told how long or for whom.
+    let lossless = subscription.is_some_and(|subscription| subscription.qos > 0);
+    let address = (endpoint.host.clone(), endpoint.port);
+    // No delay for subscribers, whose small acknowledgements must not wait; publishers gain from larger packets.
+    match endpoint.version {
+        Version::V311 => {
+            let mut options = rumqttc_v4::MqttOptions::new(id, address);
+            options.set_max_packet_size(PACKET_LIMIT_311, PACKET_LIMIT_311);
+            options.set_clean_session(!lossless || endpoint.client_id.is_none());
+            options.set_keep_alive(60);
+            options.set_inflight(IN_FLIGHT);
+            if let Some(user) = &endpoint.user {
+                match &endpoint.password {
+                    Some(password) => options.set_credentials(user.as_str(), password.clone()),
+                    None => options.set_username(user.as_str()),
+                };
+            }
+            let (client, mut link) = rumqttc_v4::AsyncClient::builder(options).capacity(SEND_QUEUE).build();
+            link.network_options.set_tcp_nodelay(subscription.is_some());
+            (Sender::V311(client), Link::V311(Box::new(link)))
+        }
+        Version::V5 => {
+            let mut options = rumqttc_v5::MqttOptions::new(id, address);
+            options.set_max_packet_size(Some(PACKET_LIMIT));
+            options.set_clean_start(!lossless);
+            options.set_broker_session_resume_policy(rumqttc_v5::BrokerSessionResumePolicy::AllowBrokerOnly);
+            options.set_session_expiry_interval(lossless.then_some(SESSION_EXPIRY_SECS));
+            options.set_keep_alive(60);
+            options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+            let mut network = options.network_options();
+            network.set_tcp_nodelay(subscription.is_some());
+            options.set_network_options(network);
+            if let Some(user) = &endpoint.user {
+                match &endpoint.password {
+                    Some(password) => options.set_credentials(user.as_str(), password.clone()),
+                    None => options.set_username(user.as_str()),
+                };
+            }
+            let (client, link) = rumqttc_v5::AsyncClient::builder(options).capacity(SEND_QUEUE).build();
+            (Sender::V5(client), Link::V5(Box::new(link)))
+        }
+    }
+}
+
+impl Sender {
+    pub(super) async fn publish(
+        &self,
+        topic: &str,
+        payload: Vec<u8>,
+        qos: Qos,
+        retain: bool,
+    ) -> anyhow::Result<Receipt> {
+        Ok(match self {
+            Sender::V311(client) => {
+                let options = rumqttc_v4::PublishOptions::new(qos_311(qos)).retain(retain);
+                Receipt::V311(client.publish_tracked(topic, payload, options).await?)
+            }
+            Sender::V5(client) => {
+                let options = rumqttc_v5::PublishOptions::new(qos_5(qos)).retain(retain);
+                Receipt::V5(client.publish_tracked(topic, payload, options).await?)
+            }
+        })
+    }
+
+    pub(super) fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<()> {
+        match self {
+            Sender::V311(client) => client.try_subscribe(subscription.filter.as_str(), qos_311(subscription.qos))?,
+            Sender::V5(client) => client.try_subscribe(subscription.filter.as_str(), qos_5(subscription.qos))?,
+        }
+        Ok(())
+    }
+
+    /// Asks for an orderly end; `forget` tells the broker to keep nothing.
+    pub(super) fn disconnect(&self, forget: bool) {
+        let _ = match self {
+            Sender::V311(client) => client.try_disconnect_with_timeout(GOODBYE).is_ok(),
+            Sender::V5(client) if forget => {
+                let properties = rumqttc_v5::DisconnectProperties {
+                    session_expiry_interval: Some(0),
+                    reason_string: None,
+                    user_properties: Vec::new(),
+                    server_reference: None,
+                };
+                let reason = rumqttc_v5::DisconnectReasonCode::NormalDisconnection;
+                client
+                    .try_disconnect_with_properties_timeout(reason, properties, GOODBYE)
+                    .is_ok()
+            }
+            Sender::V5(client) => client.try_disconnect_with_timeout(GOODBYE).is_ok(),
+        };
+    }
+}
+
+fn qos_311(qos: Qos) -> rumqttc_v4::QoS {
+    [
+        rumqttc_v4::QoS::AtMostOnce,
+        rumqttc_v4::QoS::AtLeastOnce,
+        rumqttc_v4::QoS::ExactlyOnce,
+    ][usize::from(qos.min(2))]
+}
+
+fn qos_5(qos: Qos) -> rumqttc_v5::QoS {
+    [
+        rumqttc_v5::QoS::AtMostOnce,
+        rumqttc_v5::QoS::AtLeastOnce,
+        rumqttc_v5::QoS::ExactlyOnce,
+    ][usize::from(qos.min(2))]
+}
+
+/// What the two protocol versions tell us, in one form.
+pub(super) enum Event {
+    Connected { session_present: bool },
+    Publish { topic: bytes::Bytes, payload: bytes::Bytes },
+    SubscriptionRefused(String),
+    Other,
+}
+
+pub(super) enum Fault {
+    /// The broker answered, and said no.
+    Refused { sign_in: bool, reason: String },
+    /// The connection is lost or was never made.
+    Lost(String),
+    /// An orderly end.
+    Done,
+}
+
+impl Link {
+    pub(super) async fn poll(&mut self) -> Result<Event, Fault> {
+        match self {
+            Link::V311(link) => poll_311(link).await,
+            Link::V5(link) => poll_5(link).await,
+        }
+    }
+}
+
+async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
+    use rumqttc_v4::{ConnectReturnCode, ConnectionError, Event as Incoming, Packet, SubscribeReasonCode};
+    match link.poll().await {
+        Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
+            session_present: ack.session_present,
+        }),
+        Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
+            topic: publish.topic,
+            payload: publish.payload,
+        }),
+        Ok(Incoming::Incoming(Packet::SubAck(ack))) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+            Ok(Event::SubscriptionRefused("refused".into()))
+        }
+        Ok(_) => Ok(Event::Other),
+        Err(ConnectionError::ConnectionRefused(code)) => {
+            let sign_in = matches!(
+                code,
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized
+            );
+            Err(Fault::Refused {
+                sign_in,
+                reason: words(&format!("{code:?}")),
+            })
+        }
+        Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => Err(Fault::Done),
+        Err(ConnectionError::Io(error)) => Err(Fault::Lost(error.to_string())),
+        Err(error) => Err(Fault::Lost(error.to_string())),
+    }
+}
+
+async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
+    use rumqttc_v5::{ConnectReturnCode, ConnectionError, Event as Incoming, Packet, SubscribeReasonCode};
+    match link.poll().await {
+        Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
+            session_present: ack.session_present,
+        }),
+        Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
+            topic: publish.topic,
+            payload: publish.payload,
+        }),
+        Ok(Incoming::Incoming(Packet::SubAck(ack))) => {
+            let refused = ack
+                .return_codes
+                .iter()
+                .find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
+            Ok(refused.map_or(Event::Other, |code| {
+                Event::SubscriptionRefused(words(&format!("{code:?}")))
+            }))
+        }
+        Ok(_) => Ok(Event::Other),
+        Err(ConnectionError::ConnectionRefused(code)) => {
+            let sign_in = matches!(
+                code,
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized
+            );
+            Err(Fault::Refused {
+                sign_in,
+                reason: words(&format!("{code:?}")),
+            })
+        }
+        Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => Err(Fault::Done),
+        Err(ConnectionError::Io(error)) => Err(Fault::Lost(error.to_string())),
+        Err(error) => Err(Fault::Lost(error.to_string())),
+    }
+}
+
+/// `NotAuthorized` → `not authorized`.
+fn words(camel: &str) -> String {
+    let mut out = String::new();
+    for c in camel.chars() {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push(' ');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}

@@ -1,0 +1,278 @@
+//! The `mqtt` sink: each row as a JSON object on a topic made from its columns.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use taktline_engine::config::{Problem, Section};
+use taktline_engine::kind::{Input, SinkKind};
+use taktline_engine::{Sink, SinkPlan};
+
+use super::client::Connection;
+use super::endpoint::{Endpoint, Version};
+use super::link::{Qos, Receipt, Undelivered};
+use super::topic::{Template, TemplateError};
+use crate::codec::json;
+
+/// The `mqtt` sink.
+pub const KIND: SinkKind = SinkKind {
+    name: "mqtt",
+    summary: "publishes each row as a JSON object to an MQTT broker",
+    schema: || schemars::schema_for!(MqttSinkConfig),
+    takes_refused: false,
+    build,
+};
+
+/// Publishes rows to an MQTT broker.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MqttSinkConfig {
+    /// Address of the broker: `mqtt://host:1883`
+    pub url: String,
+    /// Topic, with columns in braces: `alerts/{machine}`
+    pub topic: String,
+    /// Version of the protocol. Default 5
+    #[serde(default)]
+    pub version: Version,
+    /// Client id; one that no other client uses. Default: random
+    pub client_id: Option<String>,
+    /// User to sign in as
+    pub user: Option<String>,
+    /// Password of the user: `{env: NAME}` or `{file: /run/secrets/x}`
+    pub password: Option<String>,
+    /// Delivery: 0 at most once, 1 at least once, 2 exactly once as long as the connection holds. Default 1
+    #[serde(default = "default_qos")]
+    #[schemars(range(min = 0, max = 2))]
+    pub qos: u8,
+    /// True if the broker should keep the last message of each topic for new subscribers. Default false
+    #[serde(default)]
+    pub retain: bool,
+}
+
+fn default_qos() -> u8 {
+    1
+}
+
+fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<Problem>> {
+    let config: MqttSinkConfig = section.parse()?;
+    let mut problems = Vec::new();
+    if config.qos > 2 {
+        problems.push(Problem::at("qos", "must be 0, 1 or 2"));
+    }
+    if config.topic.is_empty() || config.topic.contains(['+', '#', '\0']) {
+        let hint = "write levels and columns: alerts/{machine}";
+        problems.push(Problem::at("topic", "a topic to publish to has no wildcards and isn't empty").hint(hint));
+    }
+    let endpoint = Endpoint::new(&config.url, config.version)
+        .and_then(|endpoint| endpoint.sign_in(config.client_id, config.user, config.password))
+        .map_err(|problem| problems.push(problem));
+    let mut topics = Vec::new();
+    for input in inputs {
+        let columns: Vec<&str> = input
+            .table
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        match Template::parse(&config.topic, &columns) {
+            Ok(topic) => topics.push(topic),
+            Err(TemplateError::Brace) => problems.push(Problem::at("topic", "a brace has no partner")),
+            Err(TemplateError::Unknown(name)) => problems.push(
+                Problem::at("topic", format!("`{}` has no column `{name}`", input.name))
+                    .did_you_mean(&name, columns.iter().copied()),
+            ),
+        }
+    }
+    match endpoint {
+        Ok(endpoint) if problems.is_empty() => {
+            let plan = MqttSinkPlan {
+                name: section.name.clone(),
+                endpoint,
+                topics,
+                qos: config.qos,
+                retain: config.retain,
+            };
+            Ok(Box::new(plan))
+        }
+        _ => Err(problems),
+    }
+}
+
+struct MqttSinkPlan {
+    name: String,
+    endpoint: Endpoint,
+    topics: Vec<Template>,
+    qos: Qos,
+    retain: bool,
+}
+
+impl SinkPlan for MqttSinkPlan {
+    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+        let outbox = Outbox::start(&self.name, &self.endpoint, self.qos, self.retain)?;
+        Ok(Box::new(MqttSink {
+            topics: self.topics.clone(),
+            outbox,
+            json: Vec::new(),
+        }))
+    }
+}
+
+struct MqttSink {
+    /// One for each input.
+    topics: Vec<Template>,
+    outbox: Outbox,
+    json: Vec<u8>,
+}
+
+impl Sink for MqttSink {
+    fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
+        let template = self
+            .topics
+            .get(input)
+            .ok_or_else(|| anyhow::anyhow!("there is no input {input}"))?;
+        self.json.clear();
+        json::write_rows(batch, &mut self.json)?;
+        let batch = &json::offset_zones(batch)?;
+        let options = FormatOptions::default();
+        let columns: Vec<Option<ArrayFormatter<'_>>> = (0..batch.num_columns())
+            .map(|index| {
+                template
+                    .uses(index)
+                    .then(|| ArrayFormatter::try_new(batch.column(index), &options))
+                    .transpose()
+            })
+            .collect::<Result<_, _>>()?;
+        let mut topic = String::new();
+        // The writer escapes line breaks in texts, so that each line is a row.
+        for (row, payload) in self
+            .json
+            .split(|byte| *byte == b'\n')
+            .take(batch.num_rows())
+            .enumerate()
+        {
+            let values: Vec<Cow<'_, str>> = (columns.iter().enumerate())
+                .map(|(index, column)| match column {
+                    Some(column) if !batch.column(index).is_null(row) => level(&column.value(row).to_string()).into(),
+                    Some(_) => "_".into(),
+                    None => "".into(),
+                })
+                .collect();
+            template.render(|index| &values[index], &mut topic);
+            self.outbox.send(&topic, payload)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        self.outbox.flush()
+    }
+}
+
+/// A value as one level of a topic: what has a meaning in topics becomes `_`.
+fn level(value: &str) -> String {
+    if value.is_empty() {
+        "_".into()
+    } else {
+        value.replace(['/', '+', '#', '\0'], "_")
+    }
+}
+
+/// Messages that the broker hasn't acknowledged yet.
+const IN_FLIGHT: usize = 1024;
+
+/// Sends messages in order, keeps each until the broker has it, and sends it again where a connection was lost before.
+pub(crate) struct Outbox {
+    connection: Connection,
+    qos: Qos,
+    retain: bool,
+    in_flight: VecDeque<(String, Vec<u8>, Receipt)>,
+}
+
+impl Outbox {
+    pub(crate) fn start(name: &str, endpoint: &Endpoint, qos: Qos, retain: bool) -> anyhow::Result<Self> {
+        let connection = Connection::start(name, endpoint, None, |_| ControlFlow::Continue(()))?;
+        Ok(Outbox {
+            connection,
+            qos,
+            retain,
+            in_flight: VecDeque::new(),
+        })
+    }
+
+    /// Sends a message; blocks while too many are on their way.
+    pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) -> anyhow::Result<()> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.settle_first()?;
+        }
+        let receipt = self.connection.publish(topic, payload, self.qos, self.retain)?;
+        self.in_flight.push_back((topic.to_owned(), payload.to_vec(), receipt));
+        Ok(())
+    }
+
+    /// Blocks until the broker has acknowledged everything.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        while !self.in_flight.is_empty() {
+            self.settle_first()?;
+        }
+        Ok(())
+    }
+
+    fn settle_first(&mut self) -> anyhow::Result<()> {
+        let Some((topic, payload, receipt)) = self.in_flight.pop_front() else {
+            return Ok(());
+        };
+        match receipt.wait() {
+            Ok(()) => Ok(()),
+            Err(Undelivered::Refused(reason)) => {
+                anyhow::bail!(
+                    "the broker refused a message to `{topic}`: {reason}; check `topic` and the rights of `user`"
+                )
+            }
+            Err(Undelivered::Again) => {
+                anyhow::ensure!(self.connection.is_running(), "the MQTT connection's thread has ended");
+                let receipt = self.connection.publish(&topic, &payload, self.qos, self.retain)?;
+                self.in_flight.push_back((topic, payload, receipt));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let input = Input {
+            name: "plc".into(),
+            table: taktline_engine::table::samples(),
+            extends: Vec::new(),
+        };
+        let check = |yaml: &str, expect: &[&str]| {
+            let section = Section::from_yaml("ops", yaml);
+            let problems = build(&section, std::slice::from_ref(&input)).err().unwrap_or_default();
+            let paths: Vec<String> = problems.iter().map(|problem| problem.path.join(".")).collect();
+            assert_eq!(paths, expect, "{yaml}");
+        };
+        check("{url: 'mqtt://b', topic: 'a/{machine}/{signal}'}", &[]);
+        check("{url: 'mqtt://b', topic: 'a/{machin}'}", &["topic"]);
+        check("{url: 'mqtt://b', topic: 'a/{machine'}", &["topic"]);
+        check("{url: 'mqtt://b', topic: 'a/+'}", &["topic"]);
+        check("{url: 'mqtt://b', topic: '', qos: 3}", &["qos", "topic"]);
+        check("{url: 'b', topic: 'a'}", &["url"]);
+    }
+
+    #[test]
+    fn levels() {
+        assert_eq!(level("press-1"), "press-1");
+        assert_eq!(level("a/b+c#"), "a_b_c_");
+        assert_eq!(level(""), "_");
+    }
+}

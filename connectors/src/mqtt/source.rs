@@ -1,0 +1,340 @@
+//! The `mqtt` source: subscribes to a topic pattern and reads samples from payloads.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::{BinaryBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use taktline_engine::config::{Problem, Section};
+use taktline_engine::kind::SourceKind;
+use taktline_engine::{Decoder, Partition, Poll, Position, Source, Wake};
+
+use super::client::{Connection, Message};
+use super::decode::{DecodeConfig, MqttDecoder, Reading, raw_schema};
+use super::endpoint::{Endpoint, Version};
+use super::link::Subscription;
+use super::topic::TopicPattern;
+
+/// The `mqtt` source.
+pub const KIND: SourceKind = SourceKind {
+    name: "mqtt",
+    summary: "subscribes to a topic pattern of an MQTT broker",
+    schema: || schemars::schema_for!(MqttSourceConfig),
+    build,
+};
+
+/// Subscribes to topics of an MQTT broker.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MqttSourceConfig {
+    /// Address of the broker: `mqtt://host:1883`
+    pub url: String,
+    /// Topic pattern with names for levels: `acme/{line}/{machine}/{signal}`. A last level `#` takes all below
+    pub topic: String,
+    /// Version of the protocol. Default 5
+    #[serde(default)]
+    pub version: Version,
+    /// Client id; one that no other client uses. With it the broker keeps messages while Taktline is away. Default: random
+    pub client_id: Option<String>,
+    /// User to sign in as
+    pub user: Option<String>,
+    /// Password of the user: `{env: NAME}` or `{file: /run/secrets/x}`
+    pub password: Option<String>,
+    /// Delivery: 0 at most once, 1 at least once, 2 exactly once. Default 1
+    #[serde(default = "default_qos")]
+    #[schemars(range(min = 0, max = 2))]
+    pub qos: u8,
+    /// How to read a payload
+    pub decode: DecodeConfig,
+    /// Name of the machine, from names in the topic: `{line}-{machine}`. Default `{machine}`
+    pub machine: Option<String>,
+    /// Name of the signal, from names in the topic. Default `{signal}`; with `decode.values` `{member}`
+    pub signal: Option<String>,
+}
+
+fn default_qos() -> u8 {
+    1
+}
+
+fn build(section: &Section) -> Result<Box<dyn Source>, Vec<Problem>> {
+    let config: MqttSourceConfig = section.parse()?;
+    let mut problems = Vec::new();
+    if config.qos > 2 {
+        problems.push(Problem::at("qos", "must be 0, 1 or 2"));
+    }
+    let endpoint = Endpoint::new(&config.url, config.version)
+        .and_then(|endpoint| endpoint.sign_in(config.client_id, config.user, config.password))
+        .map_err(|problem| problems.push(problem));
+    let pattern = TopicPattern::parse(&config.topic).map_err(|problem| problems.push(problem));
+    let filter = pattern.as_ref().map(TopicPattern::filter).unwrap_or_default();
+    let reading = pattern.and_then(|pattern| {
+        let names = (config.machine.as_deref(), config.signal.as_deref());
+        Reading::new(&section.name, pattern, &config.decode, names.0, names.1).map_err(|found| problems.extend(found))
+    });
+    match (endpoint, reading) {
+        (Ok(endpoint), Ok(reading)) if problems.is_empty() => {
+            let subscription = Subscription {
+                filter,
+                qos: config.qos,
+            };
+            Ok(Box::new(MqttSource {
+                name: section.name.clone(),
+                endpoint,
+                subscription,
+                reading,
+            }))
+        }
+        _ => Err(problems),
+    }
+}
+
+struct MqttSource {
+    name: String,
+    endpoint: Endpoint,
+    subscription: Subscription,
+    reading: Reading,
+}
+
+impl Source for MqttSource {
+    fn partitions(&self) -> anyhow::Result<Vec<String>> {
+        Ok(vec![format!("{} {}", self.endpoint.url, self.subscription.filter)])
+    }
+
+    fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        anyhow::ensure!(partition == 0, "an MQTT source has one partition");
+        let queue = Arc::new(Queue::default());
+        let (producer, mut sequence) = (queue.clone(), 0);
+        let on_message = move |message: Message<'_>| {
+            let received = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_micros() as i64);
+            let topic = String::from_utf8_lossy(message.topic).into_owned();
+            let flow = producer.push(
+                Raw {
+                    topic,
+                    payload: message.payload.to_vec(),
+                    received,
+                    sequence,
+                },
+                &wake,
+            );
+            sequence += 1;
+            flow
+        };
+        let connection = Connection::start(&self.name, &self.endpoint, Some(self.subscription.clone()), on_message)?;
+        Ok(Box::new(MqttPartition {
+            queue,
+            connection: Some(connection),
+            taken: 0,
+            filter: self.subscription.filter.clone(),
+        }))
+    }
+
+    fn raw_schema(&self) -> SchemaRef {
+        raw_schema()
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(MqttDecoder::new(self.reading.clone()))
+    }
+
+    fn bounded(&self) -> bool {
+        false
+    }
+
+    fn replayable(&self) -> bool {
+        false
+    }
+}
+
+struct Raw {
+    topic: String,
+    payload: Vec<u8>,
+    received: i64,
+    sequence: u64,
+}
+
+/// Messages between the connection's thread and the dataflow. While it is full, the thread waits and so reads nothing
+/// from the socket.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    messages: VecDeque<Raw>,
+    bytes: usize,
+    closed: bool,
+}
+
+const QUEUE_MESSAGES: usize = 32_768;
+const QUEUE_BYTES: usize = 32 << 20;
+const BATCH_MESSAGES: usize = 16_384;
+const BATCH_BYTES: usize = 1 << 20;
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, raw: Raw, wake: &Wake) -> ControlFlow<()> {
+        let full = |state: &mut QueueState| {
+            !state.closed && (state.messages.len() >= QUEUE_MESSAGES || state.bytes >= QUEUE_BYTES)
+        };
+        let mut state = self
+            .room
+            .wait_while(self.lock(), full)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return ControlFlow::Break(());
+        }
+        let was_empty = state.messages.is_empty();
+        state.bytes += raw.topic.len() + raw.payload.len();
+        state.messages.push_back(raw);
+        drop(state);
+        if was_empty {
+            wake();
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The next messages, up to a batch; and whether more wait.
+    fn take(&self) -> Vec<Raw> {
+        let mut state = self.lock();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
+            let Some(raw) = state.messages.pop_front() else { break };
+            bytes += raw.topic.len() + raw.payload.len();
+            batch.push(raw);
+        }
+        state.bytes -= bytes;
+        self.room.notify_one();
+        batch
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.room.notify_all();
+    }
+}
+
+struct MqttPartition {
+    queue: Arc<Queue>,
+    connection: Option<Connection>,
+    taken: u64,
+    filter: String,
+}
+
+impl Partition for MqttPartition {
+    fn poll(&mut self) -> anyhow::Result<Poll> {
+        let batch = self.queue.take();
+        if batch.is_empty() {
+            let running = self.connection.as_ref().is_some_and(Connection::is_running);
+            anyhow::ensure!(running, "the MQTT connection's thread has ended");
+            return Ok(Poll::Idle);
+        }
+        self.taken += batch.len() as u64;
+        let mut topic = StringBuilder::new();
+        let mut payload = BinaryBuilder::new();
+        let mut received = TimestampMicrosecondBuilder::new();
+        let mut sequence = UInt64Builder::new();
+        for raw in &batch {
+            topic.append_value(&raw.topic);
+            payload.append_value(&raw.payload);
+            received.append_value(raw.received);
+            sequence.append_value(raw.sequence);
+        }
+        Ok(Poll::Batch(RecordBatch::try_new(
+            raw_schema(),
+            vec![
+                Arc::new(topic.finish()),
+                Arc::new(payload.finish()),
+                Arc::new(received.finish().with_timezone("UTC")),
+                Arc::new(sequence.finish()),
+            ],
+        )?))
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            text: format!("{}: {} messages", self.filter, self.taken),
+            fraction: None,
+        }
+    }
+}
+
+impl Drop for MqttPartition {
+    fn drop(&mut self) {
+        // First the queue: the thread may be waiting for room in it.
+        self.queue.close();
+        self.connection = None;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let check = |yaml: &str, expect: &[&str]| {
+            let section = Section::from_yaml("plc", &format!("url: mqtt://broker\n{yaml}"));
+            let paths = build(&section).err().unwrap_or_default();
+            let paths: Vec<String> = paths.iter().map(|problem| problem.path.join(".")).collect();
+            assert_eq!(paths, expect, "{yaml}");
+        };
+        let number = "decode: {format: number}";
+        check(&format!("topic: 'a/{{machine}}/{{signal}}'\n{number}"), &[]);
+        check(
+            &format!("topic: 'a/{{machine}}/{{signal}}'\nversion: 3.1.1\nqos: 2\n{number}"),
+            &[],
+        );
+        check(&format!("topic: 'a/{{line}}/{{signal}}'\n{number}"), &["topic"]);
+        check(&format!("topic: 'a/{{x}}'\n{number}"), &["topic", "topic"]);
+        check(&format!("topic: 'a//b'\n{number}"), &["topic"]);
+        check(
+            &format!("topic: 'a/{{line}}/{{signal}}'\nmachine: '{{line}}'\n{number}"),
+            &[],
+        );
+        check(&format!("topic: 'a/{{machine}}'\nsignal: pressure\n{number}"), &[]);
+        check(
+            &format!("topic: 'a/{{machine}}/{{signal}}'\nmachine: '{{lin}}'\n{number}"),
+            &["machine"],
+        );
+        check(
+            &format!("topic: 'a/{{machine}}/{{signal}}'\npassword: x\n{number}"),
+            &["password"],
+        );
+        check(
+            &format!("topic: 'a/{{machine}}/{{signal}}'\nqos: 3\n{number}"),
+            &["qos"],
+        );
+        check("topic: '{machine}/{signal}'\ndecode: {format: json}", &["decode"]);
+        check("topic: '{machine}/{signal}'\ndecode: {value: v}", &["decode.value"]);
+        check(
+            "topic: '{machine}/{signal}'\ndecode: {value: /v, time: /t}",
+            &["decode.time"],
+        );
+        check(
+            "topic: '{machine}/{signal}'\ndecode: {value: /v, unit: ms}",
+            &["decode.unit"],
+        );
+        check(
+            "topic: '{machine}/{signal}'\ndecode: {format: text, value: /v}",
+            &["decode.value"],
+        );
+        check("topic: '{machine}'\ndecode: {values: '', time: /t, unit: s}", &[]);
+        check(
+            "topic: '{machine}'\ndecode: {values: '', value: /v}",
+            &["decode.values"],
+        );
+    }
+}

@@ -1,0 +1,503 @@
+//! The MQTT source and sink against a real Mosquitto, and against the embedded broker.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::UInt64Type;
+use taktline_connectors::mqtt::broker::{EmbeddedBroker, Publisher};
+use taktline_connectors::mqtt::{sink, source};
+use taktline_engine::config::Section;
+use taktline_engine::kind::Input;
+use taktline_engine::table::{Sample, samples, samples_batch};
+use taktline_engine::{Decoder, Partition, Poll, Samples};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A Mosquitto on a port of its own; ends with this value.
+struct Mosquitto {
+    port: u16,
+    config: tempfile::NamedTempFile,
+    child: Child,
+}
+
+impl Mosquitto {
+    /// None where servers are to be skipped.
+    fn start() -> Option<Self> {
+        Self::with("allow_anonymous true")
+    }
+
+    fn with(access: &str) -> Option<Self> {
+        if std::env::var_os("TAKTLINE_SKIP_SERVERS").is_some_and(|value| value == "1") {
+            return None;
+        }
+        let port = free_port();
+        let mut config = tempfile::NamedTempFile::new().unwrap();
+        writeln!(config, "listener {port} 127.0.0.1\n{access}\nmax_queued_messages 0").unwrap();
+        let child = spawn(&config, port);
+        Some(Mosquitto { port, config, child })
+    }
+
+    fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = spawn(&self.config, self.port);
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(config: &tempfile::NamedTempFile, port: u16) -> Child {
+    let program = if std::path::Path::new("/usr/sbin/mosquitto").exists() {
+        "/usr/sbin/mosquitto"
+    } else {
+        "mosquitto"
+    };
+    let child = Command::new(program)
+        .arg("-c")
+        .arg(config.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let child = child.expect("mosquitto is missing: sudo apt-get install mosquitto (or set TAKTLINE_SKIP_SERVERS=1)");
+    until("mosquitto listens", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(())
+    });
+    child
+}
+
+/// Polls until there is something, or the patience ends.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A running source, driven without the engine.
+struct Reader {
+    partition: Box<dyn Partition>,
+    decoder: Box<dyn Decoder>,
+    raw: Vec<RecordBatch>,
+    decoded: Vec<RecordBatch>,
+    dead: usize,
+}
+
+impl Reader {
+    fn open(url: &str, rest: &str) -> Self {
+        Reader::named("plc", url, rest)
+    }
+
+    fn named(name: &str, url: &str, rest: &str) -> Self {
+        let section = Section::from_yaml(name, &format!("url: {url}\n{rest}"));
+        let source = (source::KIND.build)(&section).unwrap();
+        assert!(!source.bounded() && !source.replayable());
+        assert_eq!(source.partitions().unwrap().len(), 1);
+        let partition = source.open(0, Arc::new(|| {})).unwrap();
+        Reader {
+            partition,
+            decoder: source.decoder(),
+            raw: Vec::new(),
+            decoded: Vec::new(),
+            dead: 0,
+        }
+    }
+
+    fn poll(&mut self) -> bool {
+        match self.partition.poll().unwrap() {
+            Poll::Batch(raw) => {
+                let decoded = self.decoder.decode(&raw).unwrap();
+                self.raw.push(raw);
+                self.dead += decoded.dead_letters.num_rows();
+                self.decoded.push(decoded.samples);
+                true
+            }
+            Poll::Idle => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.decoded.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    fn read(&mut self, count: usize) {
+        until("messages arrive", || {
+            self.poll();
+            (self.rows() >= count).then_some(())
+        });
+    }
+
+    /// Publishes to a topic of its own until it comes back: then the subscription stands.
+    fn subscribed(&mut self, publisher: &mut Publisher, topic: &str) {
+        let before = self.rows();
+        until("the subscription stands", || {
+            publisher.publish(topic, b"0").unwrap();
+            publisher.flush().unwrap();
+            self.poll();
+            (self.rows() > before).then_some(())
+        });
+        // What was sent too often may still be on its way.
+        publisher.publish(topic, b"-1").unwrap();
+        publisher.flush().unwrap();
+        until("the last of them", || {
+            self.poll();
+            self.values().contains(&-1).then_some(())
+        });
+        self.decoded.clear();
+        self.raw.clear();
+    }
+
+    fn values(&self) -> Vec<i64> {
+        let values = self
+            .decoded
+            .iter()
+            .flat_map(|batch| Samples::of(batch).unwrap().value.iter().flatten());
+        values.map(|value| value as i64).collect()
+    }
+}
+
+const NUMBER: &str = "topic: 'acme/{machine}/{signal}'\ndecode: {format: number}";
+
+#[test]
+fn both_versions_read_what_was_published() {
+    for version in ["3.1.1", "5"] {
+        for qos in 0..=2 {
+            let Some(broker) = Mosquitto::start() else { return };
+            let mut publisher = Publisher::connect(&broker.url()).unwrap();
+            let mut reader = Reader::open(&broker.url(), &format!("{NUMBER}\nversion: {version}\nqos: {qos}"));
+            reader.subscribed(&mut publisher, "acme/m/s");
+            for value in 1..=50 {
+                publisher
+                    .publish(&format!("acme/m{}/s", value % 3), value.to_string().as_bytes())
+                    .unwrap();
+            }
+            publisher.publish("acme/m/s", b"garbage").unwrap();
+            publisher.flush().unwrap();
+            reader.read(50);
+            until("the dead letter", || {
+                reader.poll();
+                (reader.dead == 1).then_some(())
+            });
+            assert_eq!(
+                reader.values(),
+                (1..=50).collect::<Vec<i64>>(),
+                "version {version} qos {qos}"
+            );
+            assert!(reader.partition.position().text.starts_with("acme/+/+: "));
+        }
+    }
+}
+
+#[test]
+fn json_by_pointers() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let mut publisher = Publisher::connect(&broker.url()).unwrap();
+    let rest = "topic: 'acme/{line}/{m}/{signal}'\nmachine: '{line}-{m}'\n\
+                decode: {time: /meta/ts, unit: ms, value: /data/0/value}";
+    let payload = br#"{"meta":{"ts":1767323045001},"data":[{"value":2.5}]}"#;
+    // Kept by no broker before the subscription stands, so send until it comes.
+    let mut reader = Reader::open(&broker.url(), rest);
+    until("a sample", || {
+        publisher.publish("acme/l1/p2/pressure", payload).unwrap();
+        publisher.flush().unwrap();
+        reader.poll().then_some(())
+    });
+    let batch = Samples::of(&reader.decoded[0]).unwrap();
+    assert_eq!((batch.machines.value(0), batch.signals.value(0)), ("l1-p2", "pressure"));
+    assert_eq!((batch.ts[0], batch.value.value(0)), (1_767_323_045_001_000, 2.5));
+}
+
+#[test]
+fn ten_thousand_messages_arrive_once_each() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let mut publisher = Publisher::connect(&broker.url()).unwrap();
+    let mut reader = Reader::open(&broker.url(), NUMBER);
+    reader.subscribed(&mut publisher, "acme/m/s");
+    let start = Instant::now();
+    for value in 0..10_000 {
+        publisher.publish("acme/m/s", value.to_string().as_bytes()).unwrap();
+    }
+    publisher.flush().unwrap();
+    println!("published in {:?}", start.elapsed());
+    reader.read(10_000);
+    println!("10,000 messages through Mosquitto in {:?}", start.elapsed());
+    assert_eq!(reader.values(), (0..10_000).collect::<Vec<i64>>());
+    let sequences = reader
+        .raw
+        .iter()
+        .flat_map(|raw| raw.column(3).as_primitive::<UInt64Type>().values().to_vec());
+    let sequences: Vec<u64> = sequences.collect();
+    assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+}
+
+#[test]
+fn a_slow_reader_loses_nothing() {
+    for version in ["3.1.1", "5"] {
+        let Some(broker) = Mosquitto::start() else { return };
+        let mut publisher = Publisher::connect(&broker.url()).unwrap();
+        let mut reader = Reader::open(&broker.url(), &format!("{NUMBER}\nversion: {version}"));
+        reader.subscribed(&mut publisher, "acme/m/s");
+        // More than the queue holds, and nobody polls.
+        for value in 0..50_000 {
+            publisher.publish("acme/m/s", value.to_string().as_bytes()).unwrap();
+        }
+        publisher.flush().unwrap();
+        let start = Instant::now();
+        reader.read(50_000);
+        println!("{version}: 50,000 waiting messages read in {:?}", start.elapsed());
+        assert_eq!(reader.values(), (0..50_000).collect::<Vec<i64>>());
+        assert!(reader.raw.iter().all(|raw| raw.num_rows() <= 16_384));
+    }
+}
+
+#[test]
+fn a_restarted_broker_is_found_again() {
+    for version in ["3.1.1", "5"] {
+        let Some(mut broker) = Mosquitto::start() else { return };
+        let mut publisher = Publisher::connect(&broker.url()).unwrap();
+        let mut reader = Reader::open(
+            &broker.url(),
+            &format!("{NUMBER}\nversion: {version}\nclient_id: taktlinetest"),
+        );
+        reader.subscribed(&mut publisher, "acme/m/s");
+        broker.kill();
+        assert!(!reader.poll());
+        broker.restart();
+        reader.subscribed(&mut publisher, "acme/m/s");
+    }
+}
+
+#[test]
+fn a_broker_that_is_absent_at_the_start_is_waited_for() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    broker.kill();
+    let mut reader = Reader::open(&broker.url(), NUMBER);
+    let mut publisher = Publisher::connect(&broker.url()).unwrap();
+    assert!(!reader.poll());
+    broker.restart();
+    reader.subscribed(&mut publisher, "acme/m/s");
+}
+
+#[test]
+fn a_kept_session_brings_what_came_in_between() {
+    for version in ["3.1.1", "5"] {
+        let Some(broker) = Mosquitto::start() else { return };
+        let mut publisher = Publisher::connect(&broker.url()).unwrap();
+        let rest = format!("{NUMBER}\nversion: {version}\nclient_id: taktlinekept");
+        let mut reader = Reader::open(&broker.url(), &rest);
+        reader.subscribed(&mut publisher, "acme/m/s");
+        drop(reader);
+        for value in 0..100 {
+            publisher.publish("acme/m/s", value.to_string().as_bytes()).unwrap();
+        }
+        publisher.flush().unwrap();
+        let mut reader = Reader::open(&broker.url(), &rest);
+        reader.read(100);
+        let values: BTreeSet<i64> = reader.values().into_iter().collect();
+        assert_eq!(values, (0..100).collect(), "version {version}");
+    }
+}
+
+/// All that was logged, from all threads.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn shared() -> &'static Log {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .init();
+            log
+        })
+    }
+
+    /// Lines that name this source or sink and contain this part.
+    fn lines(&self, name: &str, part: &str) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .filter(|line| line.contains(&format!("{name}: ")) && line.contains(part))
+            .count()
+    }
+}
+
+#[test]
+fn a_refused_sign_in_is_said_once_and_tried_again() {
+    let log = Log::shared();
+    let Some(broker) = Mosquitto::with("allow_anonymous false") else {
+        return;
+    };
+    for (name, version) in [("refused311", "3.1.1"), ("refused5", "5")] {
+        let sign_in = format!("{NUMBER}\nversion: {version}\nuser: a\npassword: secret");
+        let mut reader = Reader::named(name, &broker.url(), &sign_in);
+        until("the warning", || {
+            (log.lines(name, "check `user` and `password`") == 1).then_some(())
+        });
+        assert!(!reader.poll());
+        assert_eq!(log.lines(name, "secret"), 0);
+    }
+}
+
+#[test]
+fn each_change_of_a_connection_is_said_once() {
+    let log = Log::shared();
+    let Some(mut broker) = Mosquitto::start() else { return };
+    let name = "changes";
+    let _reader = Reader::named(name, &broker.url(), NUMBER);
+    until("connected", || {
+        (log.lines(name, "connected to mqtt://") == 1).then_some(())
+    });
+    broker.kill();
+    until("lost", || (log.lines(name, "was lost") == 1).then_some(()));
+    broker.restart();
+    until("connected again", || {
+        (log.lines(name, "connected to mqtt://") == 2).then_some(())
+    });
+    assert_eq!(log.lines(name, ""), 3);
+}
+
+#[test]
+fn rows_go_out_and_come_back() {
+    for version in ["3.1.1", "5"] {
+        let Some(broker) = Mosquitto::start() else { return };
+        let mut publisher = Publisher::connect(&broker.url()).unwrap();
+        let rest = "topic: 'out/{machine}/{signal}'\ndecode: {value: /value, time: /ts, unit: rfc3339}";
+        let mut reader = Reader::open(&broker.url(), rest);
+        let probe = br#"{"value":-1,"ts":"2026-01-02T03:04:05Z"}"#;
+        until("the subscription stands", || {
+            publisher.publish("out/probe/x", probe).unwrap();
+            publisher.flush().unwrap();
+            reader.poll().then_some(())
+        });
+        let section = Section::from_yaml(
+            "ops",
+            &format!(
+                "url: {}\ntopic: 'out/{{machine}}/{{signal}}'\nversion: {version}",
+                broker.url()
+            ),
+        );
+        let input = Input {
+            name: "plc".into(),
+            table: samples(),
+            extends: Vec::new(),
+        };
+        let mut sink = (sink::KIND.build)(&section, &[input]).unwrap().open().unwrap();
+        let ts = 1_767_323_045_678_901;
+        let rows: Vec<Sample<'_>> = (0..500)
+            .map(|i| Sample {
+                machine: "a/b",
+                signal: "s",
+                ts: ts + i,
+                value: Some(i as f64),
+                text: None,
+            })
+            .collect();
+        sink.write(0, &samples_batch(rows)).unwrap();
+        sink.publish().unwrap();
+        until("the rows", || {
+            reader.poll();
+            (reader.values().iter().filter(|value| **value >= 0).count() == 500).then_some(())
+        });
+        let last = reader.decoded.last().unwrap();
+        let (last, row) = (Samples::of(last).unwrap(), last.num_rows() - 1);
+        assert_eq!(last.machines.value(last.machine[row] as usize), "a_b");
+        assert_eq!((last.ts[row], last.value.value(row)), (ts + 499, 499.0));
+        assert_eq!(reader.dead, 0);
+    }
+}
+
+#[test]
+fn a_sink_waits_for_its_broker() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    broker.kill();
+    let section = Section::from_yaml("ops", &format!("url: {}\ntopic: 'out/{{machine}}'", broker.url()));
+    let input = Input {
+        name: "plc".into(),
+        table: samples(),
+        extends: Vec::new(),
+    };
+    let mut sink = (sink::KIND.build)(&section, &[input]).unwrap().open().unwrap();
+    let done = std::thread::spawn(move || {
+        for _ in 0..3 {
+            sink.write(
+                0,
+                &samples_batch([Sample {
+                    machine: "m",
+                    signal: "s",
+                    ts: 0,
+                    value: Some(1.0),
+                    text: None,
+                }]),
+            )
+            .unwrap();
+            sink.publish().unwrap();
+        }
+    });
+    broker.restart();
+    until("the sink goes on", || done.is_finished().then_some(()));
+    done.join().unwrap();
+}
+
+#[test]
+fn the_embedded_broker_carries_the_demo() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let mut publisher = Publisher::connect(broker.url()).unwrap();
+    let mut reader = Reader::open(broker.url(), NUMBER);
+    reader.subscribed(&mut publisher, "acme/m/s");
+    let start = Instant::now();
+    for value in 0..10_000 {
+        publisher.publish("acme/m/s", value.to_string().as_bytes()).unwrap();
+    }
+    publisher.flush().unwrap();
+    println!("published in {:?}", start.elapsed());
+    reader.read(10_000);
+    println!("10,000 messages through the embedded broker in {:?}", start.elapsed());
+    assert_eq!(reader.values(), (0..10_000).collect::<Vec<i64>>());
+    let url = broker.url().to_owned();
+    drop(reader);
+    drop(publisher);
+    drop(broker);
+    let address = url.trim_start_matches("mqtt://").to_owned();
+    assert!(TcpStream::connect(address).is_err(), "the broker ends with its value");
+}

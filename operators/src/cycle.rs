@@ -1,0 +1,273 @@
+//! `cycle`: cuts a machine's samples into cycles; on the rows of another cycle step, cuts each cycle into phases.
+//!
+//! | case | the cycle ends | outcome |
+//! | --- | --- | --- |
+//! | `end` is met | with the row that meets it, which belongs to it | `complete` |
+//! | no `end` given, `start` is met again | at that row, which belongs to the next cycle | `complete` |
+//! | `end` and `start` are met by rows of one time | at that time, whose rows belong to the next cycle | `complete` |
+//! | `length` given | at the next multiple of it since 1970 (UTC) | `complete` |
+//! | one of the above before `min` has passed | as above | `short` |
+//! | `max` has passed | at start + `max`; a row of just that time still belongs to it | `timeout` |
+//! | no row of the machine for longer than `gap` | with its last row | `gap` |
+//! | the input ends | with its last row | `truncated` |
+//!
+//! A cycle starts with the row that meets `start`, where `for` is given with the first one of those that lasted. While a
+//! cycle is open, `start` is not looked at unless there is no `end`. A phase without `end` or by `length` also ends, complete,
+//! where its complete cycle ends.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use taktline_engine::config::{Interval, Problem, Section};
+use taktline_engine::kind::{Input, StepKind};
+use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
+
+use crate::cycles::{self, CycleRows, CyclesBuilder, Outcome};
+use crate::segment::{Boundaries, Cut, Segmenter, Slices};
+use crate::trigger::Trigger;
+
+/// The kind's row in the table.
+pub const KIND: StepKind = StepKind {
+    name: "cycle",
+    summary: "cuts samples into cycles, or cycles into phases",
+    schema: || schemars::schema_for!(CycleConfig),
+    reads: &["samples", "cycles"],
+    build,
+};
+
+/// Settings of a `cycle` step.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CycleConfig {
+    /// What starts a cycle: `pressure rises above 5`, `batch_id changes`, `event is 'START'`, `ClockTime goes back`.
+    pub start: Option<String>,
+    /// What ends a cycle, written like `start`. Without it a cycle lasts until the next start.
+    pub end: Option<String>,
+    /// Cycles of this length instead of `start` and `end`, at multiples of it since 1970 (UTC).
+    pub length: Option<Interval>,
+    /// A cycle that ends sooner is `short`.
+    pub min: Option<Interval>,
+    /// A cycle is cut after this time as `timeout`.
+    pub max: Option<Interval>,
+    /// A cycle ends as `gap` when its machine is silent for longer.
+    pub gap: Option<Interval>,
+    /// How long rows may be out of order; 1s if not given. Later ones go to the table `late`.
+    pub lateness: Option<Interval>,
+    /// Signals to keep in the cycles; all if not given.
+    pub keep: Option<Vec<String>>,
+}
+
+fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>> {
+    let config: CycleConfig = section.parse()?;
+    let phases = input.table.name == "cycles";
+    let mut problems = Vec::new();
+    let mut trigger = |path: &str, text: &Option<String>| {
+        let parsed = text.as_ref().map(|text| Trigger::parse(path, text)).transpose();
+        let parsed = parsed.map_err(|problem| problems.push(problem)).ok().flatten();
+        if phases && parsed.as_ref().is_some_and(Trigger::needs_text) {
+            let message = "a cycle keeps only the last text of a signal, so a phase can't begin or end with one";
+            problems.push(Problem::at(path, message).hint("use a signal with values"));
+        }
+        parsed.map(Box::new)
+    };
+    let (start, end) = (trigger("start", &config.start), trigger("end", &config.end));
+    let by = match (&config.start, &config.length) {
+        (Some(_), None) => start.map(|start| Boundaries::Triggers { start, end }),
+        (None, Some(length)) if length.micros() > 0 => Some(Boundaries::Length(length.micros())),
+        (None, Some(_)) => {
+            problems.push(Problem::at("length", "must be longer than 0"));
+            None
+        }
+        (Some(_), Some(_)) => {
+            problems.push(Problem::at(
+                "length",
+                "stands instead of `start` and `end`, not beside them",
+            ));
+            None
+        }
+        (None, None) => {
+            problems.push(
+                Problem::at("", "`start` is missing").hint("give `start`, or `length` for cycles of fixed length"),
+            );
+            None
+        }
+    };
+    if config.end.is_some() && config.start.is_none() {
+        problems.push(Problem::at("end", "needs a `start`"));
+    }
+    if let (Some(min), Some(max)) = (config.min, config.max)
+        && min > max
+    {
+        problems.push(Problem::at("min", "is longer than `max`"));
+    }
+    if config.keep.as_ref().is_some_and(Vec::is_empty) {
+        problems.push(Problem::at("keep", "names no signal").hint("leave it out to keep all"));
+    }
+    if phases && config.lateness.is_some() {
+        problems.push(Problem::at(
+            "lateness",
+            "has no meaning inside a cycle, whose rows are in order already",
+        ));
+    }
+    let Some(by) = by.filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
+    let micros = |interval: Option<Interval>| interval.map(Interval::micros);
+    let lateness_us = micros(config.lateness).unwrap_or(1_000_000);
+    let (min_us, max_us, gap_us) = (micros(config.min), micros(config.max), micros(config.gap));
+    Ok(Box::new(CycleStep {
+        name: section.name.as_str().into(),
+        cut: Arc::new(Cut {
+            by,
+            min_us,
+            max_us,
+            gap_us,
+            keep: config.keep.unwrap_or_default(),
+        }),
+        order: if phases {
+            Order::Arrival
+        } else {
+            Order::Time { lateness_us }
+        },
+        table: cycles::table(cycles::schema(), false),
+    }))
+}
+
+struct CycleStep {
+    name: Arc<str>,
+    cut: Arc<Cut>,
+    order: Order,
+    table: Table,
+}
+
+impl Step for CycleStep {
+    fn output(&self) -> &Table {
+        &self.table
+    }
+
+    fn order(&self) -> Order {
+        self.order
+    }
+
+    fn patience_us(&self) -> i64 {
+        if self.order == Order::Arrival {
+            return 0;
+        }
+        let length = match &self.cut.by {
+            Boundaries::Length(length) => *length,
+            Boundaries::Triggers { start, end } => start.hold_us().max(end.as_ref().map_or(0, |end| end.hold_us())),
+        };
+        let longest = length
+            .max(self.cut.max_us.unwrap_or(0))
+            .max(self.cut.gap_us.unwrap_or(0));
+        // What is due at a time is done as soon as time is later than it.
+        if longest > 0 { longest + 1 } else { 0 }
+    }
+
+    fn operator(&self, key: &str) -> Box<dyn Operator> {
+        let segmenter = Segmenter::new(self.cut.clone(), self.name.clone(), key);
+        let builder = CyclesBuilder::default();
+        match self.order {
+            Order::Time { .. } => Box::new(Cycles { segmenter, builder }),
+            Order::Arrival => Box::new(Phases { segmenter, builder }),
+        }
+    }
+}
+
+struct Cycles {
+    segmenter: Segmenter,
+    builder: CyclesBuilder,
+}
+
+impl Operator for Cycles {
+    fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
+        let samples = rows.samples()?;
+        for number in self.segmenter.signal_count()..samples.signal_count() {
+            self.segmenter.name_signal(samples.signal_name(number as i32));
+        }
+        let slices = Slices {
+            ts: samples.ts,
+            signal: samples.signal,
+            value: samples.value,
+        };
+        if samples.no_text() {
+            self.segmenter.rows(slices, |_| None, &mut self.builder);
+        } else {
+            self.segmenter.rows(slices, |row| samples.text(row), &mut self.builder);
+        }
+        emit(&mut self.builder, out)
+    }
+
+    fn advance(&mut self, watermark_us: i64, out: &mut Output) -> anyhow::Result<()> {
+        self.segmenter.advance(watermark_us, &mut self.builder);
+        emit(&mut self.builder, out)
+    }
+
+    fn end(&mut self, out: &mut Output) -> anyhow::Result<()> {
+        self.segmenter.end(None, &mut self.builder);
+        emit(&mut self.builder, out)
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.segmenter.remark()
+    }
+}
+
+fn emit(builder: &mut CyclesBuilder, out: &mut Output) -> anyhow::Result<()> {
+    if !builder.is_empty() {
+        out.emit(builder.finish()?);
+    }
+    Ok(())
+}
+
+struct Phases {
+    segmenter: Segmenter,
+    builder: CyclesBuilder,
+}
+
+impl Operator for Phases {
+    fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
+        let batch = rows.batch();
+        let cycles = CycleRows::of(&batch)?;
+        for row in 0..cycles.len() {
+            self.cut(&cycles, row);
+            emit(&mut self.builder, out)?;
+        }
+        Ok(())
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.segmenter.remark()
+    }
+}
+
+impl Phases {
+    fn cut(&mut self, cycles: &CycleRows<'_>, row: usize) {
+        let start_us = cycles.start_us(row);
+        let mut merged: Vec<(i64, i32, f64)> = Vec::new();
+        for signal in cycles.signals(row) {
+            let number = self.segmenter.number_of(signal.name) as i32;
+            let samples = signal.offsets.iter().zip(signal.values);
+            merged.extend(samples.map(|(offset, value)| (start_us + offset, number, *value)));
+        }
+        // Stable, so that samples of one signal and time keep their order.
+        merged.sort_by_key(|(ts, number, _)| (*ts, *number));
+        let ts: Vec<i64> = merged.iter().map(|(ts, _, _)| *ts).collect();
+        let signal: Vec<i32> = merged.iter().map(|(_, signal, _)| *signal).collect();
+        let value: Vec<f64> = merged.iter().map(|(_, _, value)| *value).collect();
+        let slices = Slices {
+            ts: &ts,
+            signal: &signal,
+            value: &value,
+        };
+        self.segmenter.within(cycles.cycle_id(row));
+        self.segmenter.rows(slices, |_| None, &mut self.builder);
+        let around = cycles.is_complete(row).then(|| (cycles.end_us(row), Outcome::Complete));
+        self.segmenter.end(around, &mut self.builder);
+    }
+}
+
+#[cfg(test)]
+#[path = "cycle_tests.rs"]
+mod tests;
