@@ -38,7 +38,10 @@ impl Api {
     /// The address can't be listened on.
     pub fn serve(run: &Arc<Run>, listen: SocketAddr) -> anyhow::Result<Self> {
         let board = Board::follow(run)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind(listen))
             .with_context(|| format!("{listen}: choose another address with --listen"))?;
@@ -52,7 +55,10 @@ impl Api {
             .route("/api/tap/{edge}", get(tap))
             .route("/api/live", get(socket))
             .fallback(page::page)
-            .with_state(Shared { run: Arc::clone(run), board });
+            .with_state(Shared {
+                run: Arc::clone(run),
+                board,
+            });
         runtime.spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::error!("the API ended: {error}");
@@ -101,9 +107,17 @@ async fn socket(State(shared): State<Shared>, upgrade: WebSocketUpgrade) -> Resp
 async fn tap(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
     let plan = shared.run.plan();
     let Some(edge) = plan.edge(&name) else {
-        let known = plan.sources.iter().map(|s| s.name.as_str()).chain(plan.steps.iter().map(|s| s.name.as_str()));
+        let known = plan
+            .sources
+            .iter()
+            .map(|s| s.name.as_str())
+            .chain(plan.steps.iter().map(|s| s.name.as_str()));
         let hint = did_you_mean(&name, known);
-        return problem(StatusCode::NOT_FOUND, &format!("there is no source or step `{name}`"), hint);
+        return problem(
+            StatusCode::NOT_FOUND,
+            &format!("there is no source or step `{name}`"),
+            hint,
+        );
     };
     let receiver = shared.run.taps.watch(&[edge]);
     let (sender, stream) = futures::channel::mpsc::channel::<Result<Bytes, std::io::Error>>(16);
@@ -118,7 +132,11 @@ async fn tap(State(shared): State<Shared>, Path(name): Path<String>) -> Response
         }
     });
     match spawned {
-        Ok(_) => ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response(),
+        Ok(_) => (
+            [(header::CONTENT_TYPE, "application/x-ndjson")],
+            Body::from_stream(stream),
+        )
+            .into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string(), None),
     }
 }
@@ -126,16 +144,28 @@ async fn tap(State(shared): State<Shared>, Path(name): Path<String>) -> Response
 /// The pipeline for programs: its steps, what they read and what they give.
 pub fn describe(plan: &Plan) -> Value {
     let names = |edges: &[Edge]| edges.iter().map(|edge| plan.edge_name(*edge)).collect::<Vec<_>>();
-    let sources = plan.sources.iter().map(|s| json!({"name": s.name, "kind": s.kind, "from": [], "table": "samples"}));
-    let steps = plan.steps.iter().map(
-        |s| json!({"name": s.name, "kind": s.kind, "from": names(&s.inputs), "table": s.step.output().name}),
-    );
-    let sinks = plan.sinks.iter().map(|s| json!({"name": s.name, "kind": s.kind, "from": names(&s.inputs)}));
+    let sources = plan
+        .sources
+        .iter()
+        .map(|s| json!({"name": s.name, "kind": s.kind, "from": [], "table": "samples"}));
+    let steps = plan
+        .steps
+        .iter()
+        .map(|s| json!({"name": s.name, "kind": s.kind, "from": names(&s.inputs), "table": s.step.output().name}));
+    let sinks = plan
+        .sinks
+        .iter()
+        .map(|s| json!({"name": s.name, "kind": s.kind, "from": names(&s.inputs)}));
     json!({"name": plan.name, "steps": sources.chain(steps).chain(sinks).collect::<Vec<_>>()})
 }
 
 /// A problem document (RFC 9457).
 fn problem(status: StatusCode, title: &str, detail: Option<String>) -> Response {
     let body = json!({"status": status.as_u16(), "title": title, "detail": detail});
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/problem+json")],
+        body.to_string(),
+    )
+        .into_response()
 }

@@ -63,7 +63,10 @@ impl Board {
     /// No thread can be started.
     pub fn follow(run: &Arc<Run>) -> anyhow::Result<Arc<Self>> {
         let (events, _) = broadcast::channel(1024);
-        let board = Arc::new(Board { state: Mutex::default(), events });
+        let board = Arc::new(Board {
+            state: Mutex::default(),
+            events,
+        });
         let receiver = run.taps.watch(&shown(run));
         let (run, follower) = (Arc::clone(run), Arc::clone(&board));
         std::thread::Builder::new().name("board".into()).spawn(move || {
@@ -109,7 +112,13 @@ impl Board {
         for (number, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest > i64::MIN) {
             let name = samples.machines.value(number);
             if !state.machines.contains_key(name) {
-                state.machines.insert(name.to_owned(), Machine { risk: "unknown".into(), ..Machine::default() });
+                state.machines.insert(
+                    name.to_owned(),
+                    Machine {
+                        risk: "unknown".into(),
+                        ..Machine::default()
+                    },
+                );
             }
             if let Some(machine) = state.machines.get_mut(name) {
                 machine.last_us = machine.last_us.max(*newest);
@@ -120,7 +129,12 @@ impl Board {
             let rows = (0..batch.num_rows()).filter(|row| samples.machine[*row] as usize == number);
             for row in rows.filter(|row| samples.text.is_null(*row)) {
                 let value = samples.value.is_valid(row).then(|| samples.value.value(row));
-                pending.sample(name, samples.signals.value(samples.signal[row] as usize), samples.ts[row], value);
+                pending.sample(
+                    name,
+                    samples.signals.value(samples.signal[row] as usize),
+                    samples.ts[row],
+                    value,
+                );
             }
         }
         pending.machines = true;
@@ -135,7 +149,11 @@ impl Board {
             match published.name {
                 "cycles" => cycles = rows,
                 "cycle_signals" => rows.into_iter().for_each(|row| {
-                    let cycle = row.get("cycle_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+                    let cycle = row
+                        .get("cycle_id")
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .to_owned();
                     signals.entry(cycle).or_default().push(Value::Object(row));
                 }),
                 _ => {}
@@ -164,7 +182,11 @@ impl Board {
     fn take_alerts(&self, batch: &RecordBatch) -> anyhow::Result<()> {
         let mut state = self.state();
         for row in objects(batch)? {
-            let id = row.get("alert_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let id = row
+                .get("alert_id")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             if row.get("state").and_then(Value::as_str) == Some("open") {
                 state.alerts.insert(id, Value::Object(row));
             } else {
@@ -194,7 +216,11 @@ impl Board {
     /// The last cycles of a machine, oldest first.
     pub fn cycles(&self, machine: &str) -> Value {
         let state = self.state();
-        state.machines.get(machine).map(|m| m.recent.iter().map(|c| c.as_ref().clone()).collect()).unwrap_or_else(|| json!([]))
+        state
+            .machines
+            .get(machine)
+            .map(|m| m.recent.iter().map(|c| c.as_ref().clone()).collect())
+            .unwrap_or_else(|| json!([]))
     }
 
     /// From now on the machine's samples are announced, until [`Board::unwatch`].
@@ -218,7 +244,9 @@ impl Board {
 fn shown(run: &Run) -> Vec<Edge> {
     let plan = run.plan();
     let extended = |edge: Edge| {
-        plan.steps.iter().any(|step| step.step.output().extends_input && step.inputs.as_slice() == [edge])
+        plan.steps
+            .iter()
+            .any(|step| step.step.output().extends_input && step.inputs.as_slice() == [edge])
     };
     let steps = (0..plan.steps.len()).map(Edge::Step);
     let rows = steps.filter(|edge| match plan.table(*edge).name {
@@ -239,7 +267,12 @@ struct Pending {
 impl Default for Pending {
     fn default() -> Self {
         let now = Instant::now();
-        Pending { machines: false, machines_at: now, samples: HashMap::new(), samples_at: now }
+        Pending {
+            machines: false,
+            machines_at: now,
+            samples: HashMap::new(),
+            samples_at: now,
+        }
     }
 }
 
@@ -248,7 +281,9 @@ impl Pending {
         if !self.samples.contains_key(machine) {
             self.samples.insert(machine.to_owned(), Map::new());
         }
-        let Some(signals) = self.samples.get_mut(machine) else { return };
+        let Some(signals) = self.samples.get_mut(machine) else {
+            return;
+        };
         let point = json!([ts_us as f64 / 1e3, value]);
         match signals.get_mut(signal) {
             Some(Value::Array(points)) => points.push(point),

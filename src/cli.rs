@@ -153,7 +153,11 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TAKTLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,taktline=info"));
     let stderr = std::io::stderr;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_target(false)
+        .init();
     match execute(cli.command) {
         Ok(code) => code,
         Err(error) if error.is::<Wrong>() => {
@@ -192,14 +196,22 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn start(args: &RunArgs) -> anyhow::Result<()> {
     let Pipeline { file, overrides } = &args.pipeline;
     let plan = load(file, overrides, args.data.as_deref())?;
-    let replayable = plan.sources.iter().find(|source| source.source.replayable()).map(|source| source.name.clone());
+    let replayable = plan
+        .sources
+        .iter()
+        .find(|source| source.source.replayable())
+        .map(|source| source.name.clone());
     if let Some(source) = replayable {
         let text = std::fs::read_to_string(file)?;
         for dir in data_dirs(&file.display().to_string(), &text, overrides, args.data.as_deref()) {
             make_room(&dir, &source, args.overwrite)?;
         }
     }
-    let settings = run::Settings { workers: args.workers.into(), until_end: args.until_end, listen: args.listen };
+    let settings = run::Settings {
+        workers: args.workers.into(),
+        until_end: args.until_end,
+        listen: args.listen,
+    };
     let summary = run::run(plan, &settings)?;
     if args.format == TextOrJson::Json {
         println!("{summary:#}");
@@ -232,7 +244,11 @@ fn validate(pipeline: &Pipeline, format: TextOrJson) -> anyhow::Result<ExitCode>
     } else {
         wrong.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
     }
-    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() })
+    Ok(if wrong.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        BAD_CONFIGURATION.into()
+    })
 }
 
 fn kinds(out: &mut impl Write, format: TextOrJson) -> anyhow::Result<()> {
@@ -241,8 +257,10 @@ fn kinds(out: &mut impl Write, format: TextOrJson) -> anyhow::Result<()> {
     let sinks = CATALOG.sinks.iter().map(|kind| ("sink", kind.name, kind.summary));
     let all: Vec<_> = sources.chain(steps).chain(sinks).collect();
     if format == TextOrJson::Json {
-        let all: Vec<_> =
-            all.iter().map(|(role, name, summary)| json!({"role": role, "name": name, "summary": summary})).collect();
+        let all: Vec<_> = all
+            .iter()
+            .map(|(role, name, summary)| json!({"role": role, "name": name, "summary": summary}))
+            .collect();
         return Ok(writeln!(out, "{:#}", json!(all))?);
     }
     for (role, name, summary) in all {
@@ -257,7 +275,15 @@ fn test(file: &std::path::Path, format: TextOrJson) -> anyhow::Result<ExitCode> 
         println!("{}", serde_json::to_string_pretty(&verdicts)?);
     } else {
         for verdict in &verdicts {
-            println!("{} {}", if verdict.failures.is_empty() { "ok    " } else { "FAILED" }, verdict.name);
+            println!(
+                "{} {}",
+                if verdict.failures.is_empty() {
+                    "ok    "
+                } else {
+                    "FAILED"
+                },
+                verdict.name
+            );
             verdict.failures.iter().for_each(|failure| println!("       {failure}"));
         }
     }

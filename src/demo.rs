@@ -43,7 +43,10 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     let watched = [Override::new("sources.plc.url", broker.url())];
     let watch = load_text("demo.yaml", WATCH, &watched, Some(&data))?;
     let fault = format!("{}us", fault_after.micros());
-    let line = [Override::new("sinks.gateway.url", broker.url()), Override::new("sources.presses.faults.0.at", fault)];
+    let line = [
+        Override::new("sinks.gateway.url", broker.url()),
+        Override::new("sources.presses.faults.0.at", fault),
+    ];
     let line = Run::new(load_text("demo-line.yaml", LINE, &line, None)?, Options::default())?;
 
     let simulated = std::thread::Builder::new().name("press line".into()).spawn({
@@ -55,11 +58,20 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         broker.url(),
         args.fault_after
     );
-    eprintln!("history: taktline sql \"SELECT * FROM cycles\" --data {}", data.display());
-    let settings = run::Settings { workers: 2, until_end: false, listen: args.listen };
+    eprintln!(
+        "history: taktline sql \"SELECT * FROM cycles\" --data {}",
+        data.display()
+    );
+    let settings = run::Settings {
+        workers: 2,
+        until_end: false,
+        listen: args.listen,
+    };
     let outcome = run::run(watch, &settings);
     line.stop();
-    let line_outcome = simulated.join().map_err(|_| anyhow::anyhow!("the press line panicked"))?;
+    let line_outcome = simulated
+        .join()
+        .map_err(|_| anyhow::anyhow!("the press line panicked"))?;
     outcome?;
     line_outcome.context("the press line")?;
     Ok(())

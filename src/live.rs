@@ -19,7 +19,10 @@ struct Watch {
 
 /// Serves one page until it goes away or the run has ended.
 pub async fn serve(mut socket: WebSocket, pipeline: Value, board: Arc<Board>) {
-    let mut watching = Watching { board: Arc::clone(&board), machine: None };
+    let mut watching = Watching {
+        board: Arc::clone(&board),
+        machine: None,
+    };
     // A send fails only when the page has gone; then there is nobody to tell.
     let _ = converse(&mut socket, pipeline, &board, &mut watching).await;
 }

@@ -56,12 +56,17 @@ pub fn data_dirs(name: &str, text: &str, overrides: &[Override], data: Option<&P
     if let Some(data) = data {
         return vec![data.to_owned()];
     }
-    let Ok(mut root) = parse(name, text) else { return Vec::new() };
+    let Ok(mut root) = parse(name, text) else {
+        return Vec::new();
+    };
     for one in overrides {
         one.apply(&mut root);
     }
     let path = |sink: &String| {
-        let node = root.get("sinks").and_then(|sinks| sinks.get(sink)).and_then(|sink| sink.get("path"));
+        let node = root
+            .get("sinks")
+            .and_then(|sinks| sinks.get(sink))
+            .and_then(|sink| sink.get("path"));
         PathBuf::from(node.and_then(|path| path.text()).unwrap_or(DATA))
     };
     history_sinks(name, text).iter().map(path).collect()
@@ -69,8 +74,13 @@ pub fn data_dirs(name: &str, text: &str, overrides: &[Override], data: Option<&P
 
 fn history_sinks(name: &str, text: &str) -> Vec<String> {
     let Ok(root) = parse(name, text) else { return Vec::new() };
-    let Some(sinks) = root.get("sinks") else { return Vec::new() };
-    let history = sinks.entries().iter().filter(|(_, sink)| sink.get("kind").and_then(|k| k.text()) == Some("history"));
+    let Some(sinks) = root.get("sinks") else {
+        return Vec::new();
+    };
+    let history = sinks
+        .entries()
+        .iter()
+        .filter(|(_, sink)| sink.get("kind").and_then(|k| k.text()) == Some("history"));
     history.map(|(key, _)| key.name.clone()).collect()
 }
 

@@ -20,8 +20,15 @@ pub async fn page(uri: Uri) -> Response {
     };
     match Dist::get(path) {
         Some(file) => {
-            let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-            let headers = [(header::CONTENT_TYPE, file.metadata.mimetype()), (header::CACHE_CONTROL, cache)];
+            let cache = if path.starts_with("assets/") {
+                "public, max-age=31536000, immutable"
+            } else {
+                "no-cache"
+            };
+            let headers = [
+                (header::CONTENT_TYPE, file.metadata.mimetype()),
+                (header::CACHE_CONTROL, cache),
+            ];
             (headers, Body::from(file.data)).into_response()
         }
         None if path == "index.html" => NOT_BUILT.into_response(),

@@ -13,8 +13,9 @@ use serde_json::{Map, Value};
 /// A column type that JSON can't say.
 pub fn lines(batch: &RecordBatch) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer: LineDelimitedWriter<_> =
-        WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
+    let mut writer: LineDelimitedWriter<_> = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::LineDelimited>(&mut bytes);
     writer.write(&plain(batch)?)?;
     writer.finish()?;
     drop(writer);
@@ -27,31 +28,40 @@ pub fn lines(batch: &RecordBatch) -> anyhow::Result<Vec<u8>> {
 /// As for [`lines`].
 pub fn objects(batch: &RecordBatch) -> anyhow::Result<Vec<Map<String, Value>>> {
     let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut bytes);
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, JsonArray>(&mut bytes);
     writer.write(&in_ms(&plain(batch)?)?)?;
     writer.finish()?;
     drop(writer);
-    if bytes.is_empty() { Ok(Vec::new()) } else { Ok(serde_json::from_slice(&bytes)?) }
+    if bytes.is_empty() {
+        Ok(Vec::new())
+    } else {
+        Ok(serde_json::from_slice(&bytes)?)
+    }
 }
 
 /// Dictionaries as plain text: a slice of a batch then writes what it holds and no more.
 fn plain(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
     map_columns(batch, |field, column| match field.data_type() {
-        DataType::Dictionary(_, values) => {
-            Ok((field.clone().with_data_type(values.as_ref().clone()), cast(column, values)?))
-        }
+        DataType::Dictionary(_, values) => Ok((
+            field.clone().with_data_type(values.as_ref().clone()),
+            cast(column, values)?,
+        )),
         _ => Ok((field.clone(), column.clone())),
     })
 }
 
 fn in_ms(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
-    map_columns(batch, |field, column| match column.as_primitive_opt::<TimestampMicrosecondType>() {
-        Some(times) => {
-            let ms: arrow::array::Int64Array = times.unary(|us| us.div_euclid(1000));
-            let field = Field::new(format!("{}_ms", field.name()), DataType::Int64, field.is_nullable());
-            Ok((field, std::sync::Arc::new(ms) as ArrayRef))
+    map_columns(batch, |field, column| {
+        match column.as_primitive_opt::<TimestampMicrosecondType>() {
+            Some(times) => {
+                let ms: arrow::array::Int64Array = times.unary(|us| us.div_euclid(1000));
+                let field = Field::new(format!("{}_ms", field.name()), DataType::Int64, field.is_nullable());
+                Ok((field, std::sync::Arc::new(ms) as ArrayRef))
+            }
+            None => Ok((field.clone(), column.clone())),
         }
-        None => Ok((field.clone(), column.clone())),
     })
 }
 
@@ -60,7 +70,12 @@ fn map_columns(
     map: impl Fn(&Field, &ArrayRef) -> anyhow::Result<(Field, ArrayRef)>,
 ) -> anyhow::Result<RecordBatch> {
     let schema = batch.schema();
-    let mapped = schema.fields().iter().zip(batch.columns()).map(|(field, column)| map(field, column));
-    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = mapped.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
+    let mapped = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| map(field, column));
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
+        mapped.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
     Ok(RecordBatch::try_new(Schema::new(fields).into(), columns)?)
 }

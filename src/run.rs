@@ -32,9 +32,19 @@ pub struct Settings {
 /// # Errors
 /// What ended the run early.
 pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
-    let run = Run::new(plan, Options { workers: settings.workers, ..Options::default() })?;
+    let run = Run::new(
+        plan,
+        Options {
+            workers: settings.workers,
+            ..Options::default()
+        },
+    )?;
     let signalled = stop_on_signals(&run)?;
-    let api = if settings.until_end && settings.listen.is_none() { None } else { Some(serve(&run, settings.listen)?) };
+    let api = if settings.until_end && settings.listen.is_none() {
+        None
+    } else {
+        Some(serve(&run, settings.listen)?)
+    };
     let bar = progress(&run)?;
     let outcome = run.execute();
     if let Some((bar, thread)) = bar {
@@ -107,7 +117,10 @@ fn progress(run: &Arc<Run>) -> anyhow::Result<Option<Bar>> {
             if !fractions.is_empty() {
                 shown.set_position((1000.0 * fractions.iter().sum::<f64>() / fractions.len() as f64) as u64);
             }
-            if let Some(position) = positions.iter().find(|position| position.fraction.is_some_and(|f| f < 1.0)) {
+            if let Some(position) = positions
+                .iter()
+                .find(|position| position.fraction.is_some_and(|f| f < 1.0))
+            {
                 shown.set_message(position.text.clone());
             }
             std::thread::park_timeout(Duration::from_millis(100));
@@ -146,24 +159,44 @@ fn report(run: &Run, remarks: &[Remark]) -> Vec<String> {
             0 => String::new(),
             letters => format!(", {} could not be read (see dead_letters)", HumanCount(letters)),
         };
-        lines.push(format!("{:>16}  {} samples{refused}", source.name, HumanCount(did.rows_out)));
+        lines.push(format!(
+            "{:>16}  {} samples{refused}",
+            source.name,
+            HumanCount(did.rows_out)
+        ));
     }
     for step in &plan.steps {
         let did = did(run, &step.name, step.kind);
         let late = match did.late {
             0 => String::new(),
-            late => format!(", {} rows came late (see late; `lateness:` lets them wait)", HumanCount(late)),
+            late => format!(
+                ", {} rows came late (see late; `lateness:` lets them wait)",
+                HumanCount(late)
+            ),
         };
-        lines.push(format!("{:>16}  {} {}{late}", step.name, HumanCount(did.rows_out), step.step.output().name));
+        lines.push(format!(
+            "{:>16}  {} {}{late}",
+            step.name,
+            HumanCount(did.rows_out),
+            step.step.output().name
+        ));
         let mut said = remarks.iter().filter(|remark| remark.step == step.name);
-        lines.extend(said.by_ref().take(REMARKS).map(|remark| format!("{:>16}  {}: {}", "", remark.machine, remark.text)));
+        lines.extend(
+            said.by_ref()
+                .take(REMARKS)
+                .map(|remark| format!("{:>16}  {}: {}", "", remark.machine, remark.text)),
+        );
         match said.count() {
             0 => {}
             more => lines.push(format!("{:>16}  ... and {more} more machines", "")),
         }
     }
     for sink in &plan.sinks {
-        lines.push(format!("{:>16}  {} rows taken", sink.name, HumanCount(did(run, &sink.name, sink.kind).rows_in)));
+        lines.push(format!(
+            "{:>16}  {} rows taken",
+            sink.name,
+            HumanCount(did(run, &sink.name, sink.kind).rows_in)
+        ));
     }
     lines
 }
@@ -178,7 +211,9 @@ fn summary(run: &Run, remarks: &[Remark]) -> Value {
     let sources = plan.sources.iter().map(|s| node(&s.name, s.kind));
     let steps = plan.steps.iter().map(|s| node(&s.name, s.kind));
     let sinks = plan.sinks.iter().map(|s| node(&s.name, s.kind));
-    let remarks: Vec<Value> =
-        remarks.iter().map(|r| json!({"step": r.step, "machine": r.machine, "text": r.text})).collect();
+    let remarks: Vec<Value> = remarks
+        .iter()
+        .map(|r| json!({"step": r.step, "machine": r.machine, "text": r.text}))
+        .collect();
     json!({"pipeline": plan.name, "nodes": sources.chain(steps).chain(sinks).collect::<Vec<_>>(), "remarks": remarks})
 }

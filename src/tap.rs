@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 pub fn tap(url: &str, step: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let address = format!("{}/api/tap/{step}", url.trim_end_matches('/'));
-    let mut response = agent.get(&address).call().with_context(|| format!("{url}: is `taktline run` listening there?"))?;
+    let mut response = agent
+        .get(&address)
+        .call()
+        .with_context(|| format!("{url}: is `taktline run` listening there?"))?;
     if response.status() != 200 {
         let problem: serde_json::Value =
             serde_json::from_str(&response.body_mut().read_to_string()?).unwrap_or_default();

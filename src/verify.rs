@@ -38,9 +38,10 @@ pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
     let root = parse(&name, &text).map_err(|diagnostic| Wrong(vec![diagnostic]))?;
-    let tests = root.get("tests").map_or_else(|| Ok(Vec::new()), |tests| {
-        serde_json::from_value::<Vec<Case>>(tests.to_json())
-    })?;
+    let tests = root.get("tests").map_or_else(
+        || Ok(Vec::new()),
+        |tests| serde_json::from_value::<Vec<Case>>(tests.to_json()),
+    )?;
     tests.iter().map(|case| one(&name, &root, case)).collect()
 }
 
@@ -55,7 +56,12 @@ fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
             .steps
             .iter()
             .filter(|step| step.name == *what || (made_anew(step) && table_is(step, what)))
-            .map(|step| run.metrics.rows_out.with_label_values(&[step.name.as_str(), step.kind]).get())
+            .map(|step| {
+                run.metrics
+                    .rows_out
+                    .with_label_values(&[step.name.as_str(), step.kind])
+                    .get()
+            })
             .collect();
         match made.iter().sum::<u64>() {
             _ if made.is_empty() => failures.push(format!("{what}: no step or table of this name")),
@@ -63,7 +69,10 @@ fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
             found => failures.push(format!("{what}: expected {expected}, found {found}")),
         }
     }
-    Ok(Verdict { name: case.name.clone(), failures })
+    Ok(Verdict {
+        name: case.name.clone(),
+        failures,
+    })
 }
 
 /// True for a step whose rows aren't another step's rows with more columns; so a cycle counts once.
@@ -78,14 +87,22 @@ fn table_is(step: &taktline_engine::plan::PlannedStep, name: &str) -> bool {
 /// The pipeline with every source replaced by the recorded file, and without sinks.
 fn replaying(file: &str, root: &Node, replay: &str) -> anyhow::Result<Plan> {
     let mut root = root.clone();
-    let NodeKind::Map(parts) = &mut root.kind else { anyhow::bail!("{file} is no map") };
+    let NodeKind::Map(parts) = &mut root.kind else {
+        anyhow::bail!("{file} is no map")
+    };
     parts.retain(|(key, _)| key.name != "sinks" && key.name != "tests");
     let mut first = true;
     for (_, part) in parts.iter_mut().filter(|(key, _)| key.name == "sources") {
-        let NodeKind::Map(sources) = &mut part.kind else { continue };
+        let NodeKind::Map(sources) = &mut part.kind else {
+            continue;
+        };
         for (_, source) in sources {
             // Further sources replay nothing: the recording holds the samples of all.
-            let path = if std::mem::take(&mut first) { replay.to_owned() } else { EMPTY.to_owned() };
+            let path = if std::mem::take(&mut first) {
+                replay.to_owned()
+            } else {
+                EMPTY.to_owned()
+            };
             let recorded = serde_json::json!({"kind": "file", "path": path, "machine": {"column": "machine"},
                 "time": {"column": "ts", "unit": "rfc3339"}, "signal": "signal", "value": "value", "layout": "long"});
             *source = parse("replay", &recorded.to_string()).map_err(|d| Wrong(vec![d]))?;

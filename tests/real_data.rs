@@ -11,7 +11,15 @@ use tempfile::TempDir;
 fn run(pipeline: &str, workers: &str, set: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let file = format!("config/pipelines/{pipeline}.yaml");
-    let mut args = vec!["run", file.as_str(), "--until-end", "--workers", workers, "--data", dir.path().to_str().unwrap()];
+    let mut args = vec![
+        "run",
+        file.as_str(),
+        "--until-end",
+        "--workers",
+        workers,
+        "--data",
+        dir.path().to_str().unwrap(),
+    ];
     for one in set {
         args.extend(["--set", one]);
     }
@@ -31,12 +39,22 @@ fn dryer_has_71_batches() {
     let history = run("dryer", "2", &[]);
     let of = |query, expected| check(history.path(), query, expected);
     of("SELECT count(*) FROM cycles", "71");
-    of("SELECT outcome, count(*) FROM cycles GROUP BY 1 ORDER BY 1", "complete,70\ntruncated,1");
-    of("SELECT sum(samples) FROM cycle_signals", &(rows("batches/dryer.csv") * 12).to_string());
+    of(
+        "SELECT outcome, count(*) FROM cycles GROUP BY 1 ORDER BY 1",
+        "complete,70\ntruncated,1",
+    );
+    let samples = (rows("batches/dryer.csv") * 12).to_string();
+    of("SELECT sum(samples) FROM cycle_signals", &samples);
     // Twenty make the reference, the last is cut by the end of the file; the rest are scored.
-    of("SELECT comparison, count(*) FROM cycles GROUP BY 1 ORDER BY 1", "compared,50\nlearning,20\nnot complete,1");
+    of(
+        "SELECT comparison, count(*) FROM cycles GROUP BY 1 ORDER BY 1",
+        "compared,50\nlearning,20\nnot complete,1",
+    );
     of("SELECT count(*) FROM cycles WHERE health BETWEEN 0 AND 100", "50");
-    of("SELECT count(*) FROM (SELECT cycle_id, sum(contribution) s FROM cycle_signals WHERE rank > 0 GROUP BY 1) WHERE abs(s - 1) < 1e-9", "50");
+    of(
+        "SELECT count(*) FROM (SELECT cycle_id, sum(contribution) s FROM cycle_signals WHERE rank > 0 GROUP BY 1) WHERE abs(s - 1) < 1e-9",
+        "50",
+    );
     of("SELECT count(*) FROM dead_letters", "0");
     of("SELECT count(*) FROM late", "0");
 }
@@ -57,12 +75,21 @@ fn cobot_has_249_cycles_of_which_85_stopped() {
     let history = run("cobot", "2", &[]);
     let of = |query, expected| check(history.path(), query, expected);
     of("SELECT count(*) FROM cycles", "249");
-    of("SELECT count(*) FROM cycle_signals WHERE signal = 'Robot_ProtectiveStop' AND max = 1", "85");
-    of("SELECT count(*) FROM cycle_signals WHERE signal = 'grip_lost' AND max = 1", "51");
+    of(
+        "SELECT count(*) FROM cycle_signals WHERE signal = 'Robot_ProtectiveStop' AND max = 1",
+        "85",
+    );
+    of(
+        "SELECT count(*) FROM cycle_signals WHERE signal = 'grip_lost' AND max = 1",
+        "51",
+    );
     of("SELECT count(*) FROM dead_letters", "0");
     // Missing values are counted where they are: the empty cells of the file.
     let missing = sql(history.path(), "SELECT sum(missing) FROM cycles");
-    let samples = sql(history.path(), "SELECT count(*) FROM samples WHERE value IS NULL AND text IS NULL");
+    let samples = sql(
+        history.path(),
+        "SELECT count(*) FROM samples WHERE value IS NULL AND text IS NULL",
+    );
     assert_eq!(missing, samples);
     assert_eq!(missing, empty_cells("cobot/ur3_cobotops.csv").to_string());
 }
@@ -72,11 +99,18 @@ fn empty_cells(file: &str) -> usize {
     let text = std::fs::read_to_string(data(file).unwrap()).unwrap();
     let mut lines = text.lines();
     let named = lines.next().unwrap().split(';').filter(|name| !name.is_empty()).count();
-    lines.map(|line| line.split(';').take(named).filter(|cell| cell.is_empty()).count()).sum()
+    lines
+        .map(|line| line.split(';').take(named).filter(|cell| cell.is_empty()).count())
+        .sum()
 }
 
 fn rows(file: &str) -> usize {
-    std::fs::read_to_string(data(file).unwrap()).unwrap().lines().skip(1).filter(|line| !line.is_empty()).count()
+    std::fs::read_to_string(data(file).unwrap())
+        .unwrap()
+        .lines()
+        .skip(1)
+        .filter(|line| !line.is_empty())
+        .count()
 }
 
 #[test]
@@ -109,7 +143,10 @@ fn reading_twice_into_one_history_is_refused() {
     let args = ["run", "config/pipelines/nylon.yaml", "--until-end", "--data", data];
     let (code, _, stderr) = support::any(&args);
     assert_eq!(code, 1);
-    assert!(stderr.contains("already holds history") && stderr.contains("--overwrite"), "{stderr}");
+    assert!(
+        stderr.contains("already holds history") && stderr.contains("--overwrite"),
+        "{stderr}"
+    );
     let path = format!("sources.batches.path={}", file.display());
     ok(&[&args[..], &["--overwrite", "--set", &path]].concat());
     check(history.path(), "SELECT count(*) FROM cycles", "57");

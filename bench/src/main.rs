@@ -51,16 +51,33 @@ fn main() -> anyhow::Result<()> {
         let one = run(&args, "window", file, 1)?;
         let out = args.work.join("duckdb.parquet");
         let threads = args.workers.to_string();
-        let duckdb = peer("duckdb_window.py", &[path(file)?, path(&out)?, &threads], args.rows, args.runs)?;
-        report.line(&format!("window, {input}, {} workers", args.workers), &ours, Some(("DuckDB batch scan", &duckdb)));
-        report.line(&format!("window, {input}, 1 worker"), &one, Some(("DuckDB batch scan, 2 threads", &duckdb)));
+        let duckdb = peer(
+            "duckdb_window.py",
+            &[path(file)?, path(&out)?, &threads],
+            args.rows,
+            args.runs,
+        )?;
+        report.line(
+            &format!("window, {input}, {} workers", args.workers),
+            &ours,
+            Some(("DuckDB batch scan", &duckdb)),
+        );
+        report.line(
+            &format!("window, {input}, 1 worker"),
+            &one,
+            Some(("DuckDB batch scan, 2 threads", &duckdb)),
+        );
         if input == "CSV" {
             let limit = BYTEWAX_ROWS.min(args.rows);
             let bytewax = peer("bytewax_window.py", &[path(file)?, &limit.to_string()], limit, 1)?;
             report.line("window, CSV, 1 worker", &one, Some(("Bytewax, 1 worker", &bytewax)));
         }
         let cycles = run(&args, "cycles", file, args.workers)?;
-        report.line(&format!("cycle + compare + health + alert, {input}, {} workers", args.workers), &cycles, None);
+        report.line(
+            &format!("cycle + compare + health + alert, {input}, {} workers", args.workers),
+            &cycles,
+            None,
+        );
     }
     print!("{report}");
     report.save(&args.results)

@@ -18,7 +18,11 @@ pub struct Measured {
 impl Measured {
     fn of(rows: usize, mut runs: Vec<f64>) -> Self {
         runs.sort_by(f64::total_cmp);
-        Measured { rows, seconds: runs[runs.len() / 2], runs }
+        Measured {
+            rows,
+            seconds: runs[runs.len() / 2],
+            runs,
+        }
     }
 
     /// Rows per second.
@@ -59,10 +63,19 @@ pub fn taktline(
 /// A peer's script under `bench/peers`, which prints the seconds its work took (without starting up).
 pub fn peer(script: &str, args: &[&str], rows: usize, runs: usize) -> anyhow::Result<Measured> {
     let seconds = (0..runs.max(1)).map(|_| {
-        let output = Command::new("python3").arg(format!("bench/peers/{script}")).args(args).output()?;
+        let output = Command::new("python3")
+            .arg(format!("bench/peers/{script}"))
+            .args(args)
+            .output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        text.trim().parse().with_context(|| format!("{script} printed `{}`", text.trim()))
+        ensure!(
+            output.status.success(),
+            "{script}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text.trim()
+            .parse()
+            .with_context(|| format!("{script} printed `{}`", text.trim()))
     });
     Ok(Measured::of(rows, seconds.collect::<anyhow::Result<_>>()?))
 }

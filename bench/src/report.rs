@@ -16,9 +16,15 @@ pub struct Report {
 
 impl Report {
     pub fn new(taktline: &Path, rows: usize, workers: usize) -> anyhow::Result<Self> {
-        let version = Command::new(taktline).arg("--version").output().context("taktline --version")?;
+        let version = Command::new(taktline)
+            .arg("--version")
+            .output()
+            .context("taktline --version")?;
         let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let model = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .unwrap_or("unknown");
         let cores = std::thread::available_parallelism()?;
         let head = format!(
             "{}; {} cores of{}\n{rows} rows: 50 machines × 4 signals × 100 Hz; {workers} workers. The middle of several runs, each in a \
@@ -27,15 +33,27 @@ impl Report {
             cores,
             model.trim_start_matches(['\t', ':']),
         );
-        Ok(Report { head, lines: Vec::new() })
+        Ok(Report {
+            head,
+            lines: Vec::new(),
+        })
     }
 
     /// A measurement, beside its peer's where it has one.
     pub fn line(&mut self, what: &str, ours: &Measured, peer: Option<(&str, &Measured)>) {
-        let own = format!("{:.2} M rows/s ({:.2} s, runs {})", ours.rate() / 1e6, ours.seconds, spread(&ours.runs));
+        let own = format!(
+            "{:.2} M rows/s ({:.2} s, runs {})",
+            ours.rate() / 1e6,
+            ours.seconds,
+            spread(&ours.runs)
+        );
         let beside = match peer {
             Some((name, peer)) => {
-                format!("{name}: {:.2} M rows/s | {:.2} ×", peer.rate() / 1e6, ours.rate() / peer.rate())
+                format!(
+                    "{name}: {:.2} M rows/s | {:.2} ×",
+                    peer.rate() / 1e6,
+                    ours.rate() / peer.rate()
+                )
             }
             None => "– | –".to_owned(),
         };

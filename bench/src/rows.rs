@@ -20,7 +20,10 @@ const START_US: i64 = 1_767_225_600_000_000;
 /// The same `count` rows as CSV and as Parquet under `dir`; made when they are not there.
 pub fn files(dir: &Path, count: usize) -> anyhow::Result<(PathBuf, PathBuf)> {
     std::fs::create_dir_all(dir)?;
-    let (csv, parquet) = (dir.join(format!("rows-{count}.csv")), dir.join(format!("rows-{count}.parquet")));
+    let (csv, parquet) = (
+        dir.join(format!("rows-{count}.csv")),
+        dir.join(format!("rows-{count}.parquet")),
+    );
     if !csv.exists() || !parquet.exists() {
         write(&csv, &parquet, count)?;
     }
@@ -68,16 +71,20 @@ fn write(csv: &Path, parquet: &Path, count: usize) -> anyhow::Result<()> {
 /// Rows in the order of time; machines a little out of step with each other, and noise from a fixed sequence.
 fn rows() -> impl Iterator<Item = (usize, &'static str, i64, f64)> {
     let mut noise = 1_u64;
-    (0..).flat_map(|tick: i64| (0..MACHINES).flat_map(move |machine| (0..SIGNALS.len()).map(move |s| (tick, machine, s)))).map(
-        move |(tick, machine, signal)| {
-            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (0..)
+        .flat_map(|tick: i64| {
+            (0..MACHINES).flat_map(move |machine| (0..SIGNALS.len()).map(move |s| (tick, machine, s)))
+        })
+        .map(move |(tick, machine, signal)| {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let jitter = (noise >> 40) as f64 / (1 << 24) as f64 - 0.5;
             let ts = START_US + tick * 1_000_000 / RATE_HZ;
             let phase = (tick as f64 / RATE_HZ as f64 + machine as f64 * 0.07).rem_euclid(PERIOD_S) / PERIOD_S;
             let value = ideal(signal, phase) + 0.1 * jitter;
             (machine, SIGNALS[signal], ts, (value * 1000.0).round() / 1000.0)
-        },
-    )
+        })
 }
 
 fn ideal(signal: usize, phase: f64) -> f64 {

@@ -318,7 +318,7 @@ fn remarks() {
     assert_eq!(remark("p 0 0, p 1 6"), None);
     let found = remark("p 0 0.5, p 1 4.5").unwrap();
     assert!(
-        found.starts_with("strokes: no cycle of m: `p rises above 5` was met 0 times; 2 values"),
+        found.starts_with("no cycle: `p rises above 5` was met 0 times; 2 values"),
         "{found}"
     );
     assert!(remark("pp 0 0, q 1 6").unwrap().contains("did you mean `pp`?"));

@@ -24,10 +24,5 @@ pub mod trigger;
 pub mod window;
 
 /// The kinds of steps, in the order of a pipeline.
-pub const KINDS: &[taktline_engine::kind::StepKind] = &[
-    cycle::KIND,
-    compare::KIND,
-    health::KIND,
-    window::KIND,
-    alert::KIND,
-];
+pub const KINDS: &[taktline_engine::kind::StepKind] =
+    &[cycle::KIND, compare::KIND, health::KIND, window::KIND, alert::KIND];

@@ -15,7 +15,8 @@
 //! Distances over the spread are in *units*, so that signals compare. A cycle's deviation is the root mean square of
 //! its signals' units. The deviations of the reference cycles themselves (without the template) give the median and the
 //! control limit: median + 3 × 1.4826 × MAD, a Shewhart limit with robust estimates (Rousseeuw & Croux 1993), at least
-//! 1.1 × median and at least 1 unit, so that reference cycles that happen to be alike don't condemn the next one.
+//! 2 × median and at least 1 unit: the medoid was chosen for being near to just these cycles, so an ordinary new cycle is
+//! farther away than they are, and few cycles say little of their own scatter.
 
 mod file;
 mod medoid;
@@ -38,6 +39,8 @@ use crate::kernels::stats::{MAD_TO_STD, mad, mean, median, quantile};
 pub(crate) const MOST_UNITS: f64 = 1e6;
 /// With fewer reference cycles nothing is known of their spread.
 const FEWEST_FOR_SPREAD: usize = 3;
+/// The control limit is at least this many times the median.
+const LEAST_LIMIT: f64 = 2.0;
 const FLOOR_SHARE: f64 = 1e-3;
 const FLOOR: f64 = 1e-9;
 
@@ -103,7 +106,7 @@ impl Reference {
         let deviation_limit = if deviation_median.is_nan() {
             f64::NAN
         } else {
-            shewhart.max(1.1 * deviation_median).max(1.0)
+            shewhart.max(LEAST_LIMIT * deviation_median).max(1.0)
         };
         Reference {
             deviation_median,

@@ -215,7 +215,7 @@ impl Segmenter {
     pub fn remark(&self) -> Option<String> {
         let start = self.start.as_ref().filter(|_| self.emitted == 0)?;
         let why = start.remark(self.order.iter().map(|&number| self.names[number].as_str()));
-        Some(format!("{}: no cycle of {}: {why}", self.step, self.machine))
+        Some(format!("no cycle: {why}"))
     }
 
     fn finish_moment(&mut self, out: &mut CyclesBuilder) {

@@ -364,9 +364,9 @@ impl TriggerState {
         if values + texts == 0 {
             let known = Problem::at("", "").did_you_mean(signal, known).hint;
             let known = known
-                .map(|hint| hint.replace("known:", "signals that do:"))
+                .map(|hint| format!("; {}", hint.replace("known:", "signals that do:")))
                 .unwrap_or_default();
-            return format!("`{text}`: no sample of `{signal}` has a value or text; {known}");
+            return format!("`{text}`: no sample of `{signal}` has a value or text{known}");
         }
         let mut remark = format!("`{text}` was met {fired} times");
         if *hold_us > 0 {

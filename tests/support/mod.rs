@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 /// The `taktline` that was built with these tests, started in the repository's root.
 pub fn taktline() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taktline"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("TAKTLINE_LOG", "warn");
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TAKTLINE_LOG", "warn");
     command
 }
 
@@ -31,7 +33,9 @@ pub fn text(bytes: &[u8]) -> String {
 /// SQL over a data directory, as CSV without the header.
 pub fn sql(data: &Path, query: &str) -> String {
     let csv = ok(&["sql", query, "--data", data.to_str().unwrap(), "--format", "csv"]);
-    csv.split_once('\n').map(|(_, rows)| rows.trim_end().to_owned()).unwrap_or_default()
+    csv.split_once('\n')
+        .map(|(_, rows)| rows.trim_end().to_owned())
+        .unwrap_or_default()
 }
 
 /// A real data set, or a printed line that the case is skipped.

@@ -107,7 +107,7 @@ impl PressLine {
         match signal {
             PRESSURE => 1.0 + 11.0 * load * force * effect.pressure_factor,
             POSITION => 200.0 * (1.0 - travel),
-            TEMPERATURE => 45.0 + 1.5 * slow + 0.8 * travel,
+            TEMPERATURE => 45.0 + 0.1 * slow + 0.8 * travel,
             VIBRATION => 0.6 + 2.2 * load * force + 0.5 * load * (TAU * 24.0 * secs).sin(),
             _ => 4.0 + 14.0 * load * force + 3.0 * travel,
         }

@@ -98,12 +98,21 @@ impl<'a> Checker<'a> {
 
     /// The branch with the fewest problems speaks for all, if its type fits at all.
     fn choice(&mut self, choices: &'a [Value], node: &Node) {
-        let mut best: Option<(usize, Vec<Problem>)> = None;
-        let mut expected = Vec::new();
-        for choice in choices {
-            let resolved = self.resolve(choice);
-            let rules = resolved.as_object();
-            expected.extend(rules.map(describe).filter(|words| words != "nothing"));
+        let branches: Vec<&Value> = choices.iter().map(|choice| self.resolve(choice)).collect();
+        // An enum with documented variants: a constant in each branch.
+        let names: Option<Vec<&str>> = branches
+            .iter()
+            .map(|b| b.get("const").and_then(Value::as_str))
+            .collect();
+        if let (Some(names), Some(found)) = (names, node.text()) {
+            if !names.contains(&found) {
+                self.problem(format!("unknown value `{found}`"), did_you_mean(found, names));
+            }
+            return;
+        }
+        let mut best: Option<Vec<Problem>> = None;
+        for (choice, branch) in choices.iter().zip(&branches) {
+            let rules = branch.as_object();
             let fits = rules.is_some_and(|rules| rules.contains_key("anyOf") || allows_type(rules, node));
             if !fits || !shares_key(rules, node) {
                 continue;
@@ -114,22 +123,37 @@ impl<'a> Checker<'a> {
                 problems: Vec::new(),
             };
             attempt.value(choice, node);
-            if best.as_ref().is_none_or(|(fewest, _)| attempt.problems.len() < *fewest) {
-                best = Some((attempt.problems.len(), attempt.problems));
+            if best.as_ref().is_none_or(|fewest| attempt.problems.len() < fewest.len()) {
+                best = Some(attempt.problems);
             }
         }
         match best {
-            Some((_, problems)) => self.problems.extend(problems),
-            None => {
-                expected.dedup();
-                let keys: Vec<&str> = node.entries().iter().map(|(key, _)| key.name.as_str()).collect();
-                let found = match keys.as_slice() {
-                    [] => node.sort().to_owned(),
-                    keys => format!("`{}`", keys.join("`, `")),
-                };
-                self.problem(format!("expected {}, found {found}", expected.join(" or ")), None);
-            }
+            Some(problems) => self.problems.extend(problems),
+            None => self.no_branch(&branches, node),
         }
+    }
+
+    fn no_branch(&mut self, branches: &[&'a Value], node: &Node) {
+        let rules: Vec<&Map<String, Value>> = branches.iter().filter_map(|branch| branch.as_object()).collect();
+        let mut expected: Vec<String> = rules
+            .iter()
+            .map(|rules| describe(rules))
+            .filter(|w| w != "nothing")
+            .collect();
+        expected.dedup();
+        let known = rules
+            .iter()
+            .filter_map(|rules| rules.get("properties"))
+            .filter_map(Value::as_object);
+        let known: Vec<&str> = known
+            .flat_map(|properties| properties.keys().map(String::as_str))
+            .collect();
+        let keys: Vec<&str> = node.entries().iter().map(|(key, _)| key.name.as_str()).collect();
+        let (found, hint) = match keys.as_slice() {
+            [] => (node.sort().to_owned(), None),
+            [first, ..] => (format!("`{}`", keys.join("`, `")), did_you_mean(first, known)),
+        };
+        self.problem(format!("expected {}, found {found}", expected.join(" or ")), hint);
     }
 
     fn scalar(&mut self, rules: &Map<String, Value>, node: &Node) {

@@ -41,7 +41,7 @@ impl InArrival {
             .values()
             .as_string_opt::<i32>()
             .ok_or_else(|| anyhow::anyhow!("`{KEY}` holds no text"))?;
-        let numbers = self.machines.translate(names);
+        let numbers = self.machines.translate(names, machines.keys().values());
         let keys: Vec<u32> = machines
             .keys()
             .values()

@@ -92,7 +92,7 @@ impl InTime {
         let mut accepted = 0;
         for batch in batches {
             let samples = Samples::of(batch)?;
-            let key_of = self.machines.translate(samples.machines);
+            let key_of = self.machines.translate(samples.machines, samples.machine);
             while self.keys.len() < self.machines.array().len() {
                 self.keys.push(KeyTime::new());
             }
@@ -125,7 +125,12 @@ impl InTime {
         } else {
             Some(concat_batches(&table::late().schema, &late)?)
         };
-        Ok(Judged { accepted, key_of_row: order, touched, late })
+        Ok(Judged {
+            accepted,
+            key_of_row: order,
+            touched,
+            late,
+        })
     }
 
     /// Brings the rows of each key together; a key's rows keep their order.
@@ -143,7 +148,7 @@ impl InTime {
         let mut key_of_row = judged.key_of_row.iter();
         for batch in batches {
             let samples = Samples::of(batch)?;
-            let signal_of = self.signals.translate(samples.signals);
+            let signal_of = self.signals.translate(samples.signals, samples.signal);
             let values = samples.value.values();
             let absent = (samples.value.null_count() > 0)
                 .then(|| samples.value.nulls())
@@ -172,12 +177,7 @@ impl InTime {
     }
 
     /// Hands out what the watermarks have passed.
-    fn release(
-        &mut self,
-        mut arrived: Columns,
-        runs: Runs,
-        late: Option<RecordBatch>,
-    ) -> anyhow::Result<Released> {
+    fn release(&mut self, mut arrived: Columns, runs: Runs, late: Option<RecordBatch>) -> anyhow::Result<Released> {
         let mut released = Columns::default();
         let mut moves = Vec::with_capacity(runs.len());
         for (number, range) in runs {

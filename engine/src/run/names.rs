@@ -18,12 +18,14 @@ impl Names {
         }
     }
 
-    /// For each entry of a dictionary its number.
-    pub fn translate(&mut self, dictionary: &StringArray) -> Vec<u32> {
+    /// For each entry of a dictionary its number; 0 for entries that no key uses. After an exchange a dictionary still has the
+    /// names of rows that went to other workers.
+    pub fn translate(&mut self, dictionary: &StringArray, keys: &[i32]) -> Vec<u32> {
         let before = self.numbers.len();
-        let numbers = (0..dictionary.len())
-            .map(|i| self.number(dictionary.value(i)))
-            .collect();
+        let mut used = vec![false; dictionary.len()];
+        keys.iter().for_each(|key| used[*key as usize] = true);
+        let number = |(i, used)| if used { self.number(dictionary.value(i)) } else { 0 };
+        let numbers = used.into_iter().enumerate().map(number).collect();
         if self.numbers.len() > before {
             self.refresh();
         }
