@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -124,7 +126,12 @@ async fn tap(State(shared): State<Shared>, Path(name): Path<String>) -> Response
     let spawned = std::thread::Builder::new().name(format!("tap-{name}")).spawn(move || {
         let mut sender = sender;
         // Ends when the run ends, or the watcher: its stream is gone then.
-        while let Ok((_, batch)) = receiver.recv() {
+        while !sender.is_closed() {
+            let batch = match receiver.recv_timeout(Duration::from_secs(1)) {
+                Ok((_, batch)) => batch,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let line = rows::lines(&batch).map(Bytes::from).map_err(std::io::Error::other);
             if futures::executor::block_on(futures::SinkExt::send(&mut sender, line)).is_err() {
                 break;

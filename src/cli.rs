@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use taktline_engine::config::Override;
 use taktline_engine::plan;
 
 use crate::catalog::CATALOG;
-use crate::load::{DATA, Wrong, data_dirs, load};
+use crate::load::{self, DATA, Wrong};
 use crate::{demo, run, tap, verify};
 
 /// Watches machines that repeat themselves: cycles, references, health, alerts, history.
@@ -79,6 +80,12 @@ struct Pipeline {
     /// Override a value of the file, like sources.plc.url=mqtt://host:1883.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<Override>,
+}
+
+impl Pipeline {
+    fn open(&self, data: Option<&std::path::Path>) -> anyhow::Result<load::Pipeline> {
+        load::Pipeline::open(&self.file, &self.overrides, data)
+    }
 }
 
 #[derive(Args)]
@@ -178,7 +185,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => start(&args)?,
         Command::Validate { pipeline, format } => return validate(&pipeline, format),
         Command::Graph { pipeline, format } => {
-            let plan = load(&pipeline.file, &pipeline.overrides, None)?;
+            let plan = pipeline.open(None)?.plan()?;
             match format {
                 Drawing::Text => write!(out, "{plan}")?,
                 Drawing::Mermaid => write!(out, "{}", plan.mermaid())?,
@@ -194,17 +201,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn start(args: &RunArgs) -> anyhow::Result<()> {
-    let Pipeline { file, overrides } = &args.pipeline;
-    let plan = load(file, overrides, args.data.as_deref())?;
-    let replayable = plan
-        .sources
-        .iter()
-        .find(|source| source.source.replayable())
-        .map(|source| source.name.clone());
-    if let Some(source) = replayable {
-        let text = std::fs::read_to_string(file)?;
-        for dir in data_dirs(&file.display().to_string(), &text, overrides, args.data.as_deref()) {
-            make_room(&dir, &source, args.overwrite)?;
+    let pipeline = args.pipeline.open(args.data.as_deref())?;
+    let plan = pipeline.plan()?;
+    // Before anything old is removed: is there something to read?
+    for source in &plan.sources {
+        source
+            .source
+            .partitions()
+            .with_context(|| format!("source {}", source.name))?;
+    }
+    if let Some(source) = plan.sources.iter().find(|source| source.source.replayable()) {
+        for dir in pipeline.data_dirs() {
+            make_room(&dir, &source.name, args.overwrite)?;
         }
     }
     let settings = run::Settings {
@@ -235,10 +243,11 @@ fn make_room(dir: &std::path::Path, source: &str, overwrite: bool) -> anyhow::Re
 }
 
 fn validate(pipeline: &Pipeline, format: TextOrJson) -> anyhow::Result<ExitCode> {
-    let wrong = match load(&pipeline.file, &pipeline.overrides, None) {
-        Ok(_) => Vec::new(),
-        Err(error) => error.downcast::<Wrong>()?.0,
-    };
+    let wrong = pipeline
+        .open(None)?
+        .plan()
+        .err()
+        .map_or_else(Vec::new, |Wrong(found)| found);
     if format == TextOrJson::Json {
         println!("{}", serde_json::to_string_pretty(&wrong)?);
     } else {

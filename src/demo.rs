@@ -10,7 +10,7 @@ use taktline_connectors::mqtt::broker::EmbeddedBroker;
 use taktline_engine::config::{Interval, Override};
 use taktline_engine::{Options, Run};
 
-use crate::load::load_text;
+use crate::load::Pipeline;
 use crate::run;
 
 const LINE: &str = include_str!("../config/pipelines/demo-line.yaml");
@@ -41,13 +41,16 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     let data = args.data.clone().unwrap_or_else(|| kept.path().join("history"));
 
     let watched = [Override::new("sources.plc.url", broker.url())];
-    let watch = load_text("demo.yaml", WATCH, &watched, Some(&data))?;
+    let watch = Pipeline::new("demo.yaml", WATCH, &watched, Some(&data)).plan()?;
     let fault = format!("{}us", fault_after.micros());
     let line = [
         Override::new("sinks.gateway.url", broker.url()),
         Override::new("sources.presses.faults.0.at", fault),
     ];
-    let line = Run::new(load_text("demo-line.yaml", LINE, &line, None)?, Options::default())?;
+    let line = Run::new(
+        Pipeline::new("demo-line.yaml", LINE, &line, None).plan()?,
+        Options::default(),
+    )?;
 
     let simulated = std::thread::Builder::new().name("press line".into()).spawn({
         let line = line.clone();

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use taktline_engine::config::{Diagnostic, Override, parse};
-use taktline_engine::plan::{Plan, compile};
+use taktline_engine::config::{Diagnostic, Node, Override};
+use taktline_engine::plan::{Plan, compile, read};
 
 use crate::catalog::CATALOG;
 
@@ -27,63 +27,69 @@ impl fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
-/// Reads and compiles a pipeline file. `data` takes the place of the `path` of every history sink.
-///
-/// # Errors
-/// [`Wrong`] when the file says something that can't be; another error when it can't be read.
-pub fn load(file: &Path, overrides: &[Override], data: Option<&Path>) -> anyhow::Result<Plan> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
-    load_text(&name, &text, overrides, data)
+/// A pipeline file and what the command line says about it.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    text: String,
+    overrides: Vec<Override>,
 }
 
-/// The same for a text that is already read; `name` stands in messages.
-///
-/// # Errors
-/// As for [`load`].
-pub fn load_text(name: &str, text: &str, overrides: &[Override], data: Option<&Path>) -> anyhow::Result<Plan> {
-    let mut overrides = overrides.to_vec();
-    if let Some(data) = data {
-        let paths = history_sinks(name, text).into_iter().map(|sink| path_of(&sink));
-        overrides.extend(paths.map(|path| Override::new(&path, data.display().to_string())));
+impl Pipeline {
+    /// Reads a file. `data` takes the place of the `path` of every history sink.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn open(file: &Path, overrides: &[Override], data: Option<&Path>) -> anyhow::Result<Self> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
+        Ok(Self::new(&name, &text, overrides, data))
     }
-    let env = |name: &str| std::env::var(name).ok();
-    Ok(compile(name, text, &overrides, &CATALOG, &env).map_err(Wrong)?)
-}
 
-/// The data directories that a pipeline's history sinks write.
-pub fn data_dirs(name: &str, text: &str, overrides: &[Override], data: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(data) = data {
-        return vec![data.to_owned()];
+    /// The same for a text that is already read; `name` stands in messages.
+    pub fn new(name: &str, text: &str, overrides: &[Override], data: Option<&Path>) -> Self {
+        let mut pipeline = Pipeline {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            overrides: overrides.to_vec(),
+        };
+        if let Some(data) = data {
+            let path = |(sink, _)| Override::new(&format!("sinks.{sink}.path"), data.display().to_string());
+            let paths: Vec<Override> = pipeline.histories().into_iter().map(path).collect();
+            pipeline.overrides.extend(paths);
+        }
+        pipeline
     }
-    let Ok(mut root) = parse(name, text) else {
-        return Vec::new();
-    };
-    for one in overrides {
-        one.apply(&mut root);
+
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// [`Wrong`]: everything that is wrong with it.
+    pub fn plan(&self) -> Result<Plan, Wrong> {
+        compile(&self.name, &self.text, &self.overrides, &CATALOG, &environment).map_err(Wrong)
     }
-    let path = |sink: &String| {
-        let node = root
-            .get("sinks")
-            .and_then(|sinks| sinks.get(sink))
-            .and_then(|sink| sink.get("path"));
-        PathBuf::from(node.and_then(|path| path.text()).unwrap_or(DATA))
-    };
-    history_sinks(name, text).iter().map(path).collect()
+
+    /// The data directories that its history sinks write.
+    pub fn data_dirs(&self) -> Vec<PathBuf> {
+        self.histories().into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The history sinks and their paths; none when the text can't be read, which [`Pipeline::plan`] tells.
+    fn histories(&self) -> Vec<(String, PathBuf)> {
+        let Ok((root, _)) = read(&self.name, &self.text, &self.overrides, &environment) else {
+            return Vec::new();
+        };
+        let sinks = root.get("sinks").map(Node::entries).unwrap_or_default();
+        let text = |node: &Node, key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
+        let history = sinks
+            .iter()
+            .filter(|(_, sink)| text(sink, "kind").as_deref() == Some("history"));
+        let path = |sink: &Node| text(sink, "path").unwrap_or_else(|| DATA.to_owned()).into();
+        history.map(|(key, sink)| (key.name.clone(), path(sink))).collect()
+    }
 }
 
-fn history_sinks(name: &str, text: &str) -> Vec<String> {
-    let Ok(root) = parse(name, text) else { return Vec::new() };
-    let Some(sinks) = root.get("sinks") else {
-        return Vec::new();
-    };
-    let history = sinks
-        .entries()
-        .iter()
-        .filter(|(_, sink)| sink.get("kind").and_then(|k| k.text()) == Some("history"));
-    history.map(|(key, _)| key.name.clone()).collect()
-}
-
-fn path_of(sink: &str) -> String {
-    format!("sinks.{sink}.path")
+/// The process's environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -10,7 +10,7 @@ use taktline_engine::plan::{Plan, compile};
 use taktline_engine::{Options, Run};
 
 use crate::catalog::CATALOG;
-use crate::load::{Wrong, load};
+use crate::load::{Pipeline, Wrong, environment};
 
 /// One test of a pipeline file.
 #[derive(Debug, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Verdict {
 /// # Errors
 /// The file is wrong, or a recorded input can't be read.
 pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
-    load(file, &[], None)?; // with its own sources, so that all of the file is checked
+    Pipeline::open(file, &[], None)?.plan()?; // with its own sources, so that all of the file is checked
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
     let root = parse(&name, &text).map_err(|diagnostic| Wrong(vec![diagnostic]))?;
@@ -46,11 +46,21 @@ pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
 }
 
 fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
-    let plan = replaying(file, root, &case.replay).with_context(|| format!("test {}", case.name))?;
+    let nothing = tempfile::Builder::new().suffix(".csv").tempfile()?;
+    std::fs::write(nothing.path(), "machine,signal,ts,value\n")?;
+    let plan = replaying(file, root, &case.replay, nothing.path()).with_context(|| format!("test {}", case.name))?;
     let run = Run::new(plan, Options::default())?;
     run.execute().with_context(|| format!("test {}", case.name))?;
     let plan = run.plan();
     let mut failures = Vec::new();
+    let source = |source: &taktline_engine::plan::PlannedSource| {
+        let labels = &[source.name.as_str(), source.kind];
+        run.metrics.dead_letters.with_label_values(labels).get()
+    };
+    match plan.sources.iter().map(source).sum::<u64>() {
+        0 => {}
+        letters => failures.push(format!("{letters} rows of {} could not be read", case.replay)),
+    }
     for (what, expected) in &case.expect {
         let made: Vec<u64> = plan
             .steps
@@ -85,32 +95,35 @@ fn table_is(step: &taktline_engine::plan::PlannedStep, name: &str) -> bool {
 }
 
 /// The pipeline with every source replaced by the recorded file, and without sinks.
-fn replaying(file: &str, root: &Node, replay: &str) -> anyhow::Result<Plan> {
+fn replaying(file: &str, root: &Node, replay: &str, nothing: &Path) -> anyhow::Result<Plan> {
     let mut root = root.clone();
     let NodeKind::Map(parts) = &mut root.kind else {
         anyhow::bail!("{file} is no map")
     };
     parts.retain(|(key, _)| key.name != "sinks" && key.name != "tests");
-    let mut first = true;
+    // The first source replays the samples of all; the others have nothing to add.
+    let mut path = replay.to_owned();
     for (_, part) in parts.iter_mut().filter(|(key, _)| key.name == "sources") {
         let NodeKind::Map(sources) = &mut part.kind else {
             continue;
         };
         for (_, source) in sources {
-            // Further sources replay nothing: the recording holds the samples of all.
-            let path = if std::mem::take(&mut first) {
-                replay.to_owned()
-            } else {
-                EMPTY.to_owned()
-            };
-            let recorded = serde_json::json!({"kind": "file", "path": path, "machine": {"column": "machine"},
+            let path = std::mem::replace(&mut path, nothing.display().to_string());
+            let mut recorded = serde_json::json!({"kind": "file", "path": path, "machine": {"column": "machine"},
                 "time": {"column": "ts", "unit": "rfc3339"}, "signal": "signal", "value": "value", "layout": "long"});
+            if has_text(&path)? {
+                recorded["text"] = "text".into();
+            }
             *source = parse("replay", &recorded.to_string()).map_err(|d| Wrong(vec![d]))?;
         }
     }
     let text = root.to_json().to_string();
-    Ok(compile(file, &text, &[], &CATALOG, &|name| std::env::var(name).ok()).map_err(Wrong)?)
+    Ok(compile(file, &text, &[], &CATALOG, &environment).map_err(Wrong)?)
 }
 
-/// Nothing at all.
-const EMPTY: &str = "/dev/null";
+fn has_text(path: &str) -> anyhow::Result<bool> {
+    let mut header = String::new();
+    let file = std::fs::File::open(path).with_context(|| path.to_owned())?;
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(file), &mut header)?;
+    Ok(header.trim_end().split(',').any(|column| column == "text"))
+}

@@ -51,15 +51,21 @@ fn get(url: &str) -> String {
 }
 
 fn terminate(child: &mut Child) -> std::process::ExitStatus {
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
     child.wait().unwrap()
 }
 
 /// A counter in the metrics of a node.
 fn counter(metrics: &str, name: &str, node: &str) -> u64 {
     let label = format!("node=\"{node}\"");
-    let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(&label));
-    line.and_then(|line| line.rsplit(' ').next()).map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with(name) && line.contains(&label));
+    line.and_then(|line| line.rsplit(' ').next())
+        .map_or(0, |value| value.parse::<f64>().unwrap() as u64)
 }
 
 #[test]
@@ -67,7 +73,12 @@ fn sigterm_in_the_middle_loses_nothing_that_was_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut rows = String::from("machine,signal,ts,value\n");
     for i in 0..100_000 {
-        rows += &format!("press-{},pressure,{},{}\n", i % 3, 1_700_000_000_000_000_i64 + i * 1000, i % 100);
+        rows += &format!(
+            "press-{},pressure,{},{}\n",
+            i % 3,
+            1_700_000_000_000_000_i64 + i * 1000,
+            i % 100
+        );
     }
     let rows = write(dir.path(), "rows.csv", rows);
     let pipeline = write(
@@ -82,16 +93,27 @@ fn sigterm_in_the_middle_loses_nothing_that_was_read() {
     );
     let data = dir.path().join("data");
     let (mut child, url) = start(&["run", &pipeline, "--data", data.to_str().unwrap()]);
-    until("samples flow", || counter(&get(&format!("{url}/metrics")), "taktline_rows_out_total", "rows") > 2_000);
+    until("samples flow", || {
+        counter(&get(&format!("{url}/metrics")), "taktline_rows_out_total", "rows") > 2_000
+    });
     assert!(get(&format!("{url}/health")).contains("running"));
     let read = counter(&get(&format!("{url}/metrics")), "taktline_rows_out_total", "rows");
     assert!(terminate(&mut child).success());
     let kept: u64 = sql(&data, "SELECT count(*) FROM samples").parse().unwrap();
     assert!((read..100_000).contains(&kept), "read {read}, kept {kept}");
     // What is kept is the beginning of the input, without a hole, and all of it is in cycles.
-    assert_eq!(sql(&data, "SELECT count(DISTINCT ts), 1 + (CAST(max(ts) AS BIGINT) - CAST(min(ts) AS BIGINT)) / 1000 FROM samples"), format!("{kept},{kept}"));
+    assert_eq!(
+        sql(
+            &data,
+            "SELECT count(DISTINCT ts), 1 + (CAST(max(ts) AS BIGINT) - CAST(min(ts) AS BIGINT)) / 1000 FROM samples"
+        ),
+        format!("{kept},{kept}")
+    );
     assert_eq!(sql(&data, "SELECT sum(samples) FROM cycles"), kept.to_string());
-    assert_eq!(sql(&data, "SELECT count(*) FROM cycles WHERE outcome = 'truncated'"), "3");
+    assert_eq!(
+        sql(&data, "SELECT count(*) FROM cycles WHERE outcome = 'truncated'"),
+        "3"
+    );
 }
 
 #[test]
@@ -104,7 +126,11 @@ fn a_running_step_can_be_watched() {
          steps: {strokes: {kind: cycle, from: presses, start: \"pressure rises above 5\", end: \"pressure falls below 3\", lateness: 0s}}\n",
     );
     let (mut child, url) = start(&["run", &pipeline]);
-    let mut tap = taktline().args(["tap", "strokes", "--url", &url]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut tap = taktline()
+        .args(["tap", "strokes", "--url", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(tap.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let row: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -130,7 +156,7 @@ fn garbage_costs_its_rows_and_no_more() {
             bad += 4;
         }
     }
-    bytes.extend([b'x'; 10 << 20]);
+    bytes.resize(bytes.len() + (10 << 20), b'x');
     bytes.extend(b"\nm,s,1700002000,NaN\nm,s,1700002001,inf\nm,s,1700002002,\nm,s,17000020"); // and cut
     bad += 2;
     let rows = write(dir.path(), "rows.csv", bytes);
@@ -145,12 +171,23 @@ fn garbage_costs_its_rows_and_no_more() {
         ),
     );
     let data = dir.path().join("data");
-    let summary = ok(&["run", &pipeline, "--until-end", "--data", data.to_str().unwrap(), "--format", "json"]);
+    let summary = ok(&[
+        "run",
+        &pipeline,
+        "--until-end",
+        "--data",
+        data.to_str().unwrap(),
+        "--format",
+        "json",
+    ]);
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(summary["nodes"][0]["dead_letters"], bad);
     let of = |query: &str, expected: &str| assert_eq!(sql(&data, query), expected, "{query}");
     of("SELECT count(*) FROM samples", "1003");
-    of("SELECT count(*), max(octet_length(payload)) FROM dead_letters", &format!("{bad},4096"));
+    of(
+        "SELECT count(*), max(octet_length(payload)) FROM dead_letters",
+        &format!("{bad},4096"),
+    );
     of("SELECT sum(count), sum(missing) FROM windows", "1000,3");
 }
 
@@ -191,7 +228,10 @@ fn no_cycles_says_why() {
     );
     let (code, _, stderr) = any(&["run", &pipeline, "--until-end"]);
     assert_eq!(code, 0);
-    assert!(stderr.contains("was met 0 times") && stderr.contains("nearest miss"), "{stderr}");
+    assert!(
+        stderr.contains("was met 0 times") && stderr.contains("nearest miss"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -199,13 +239,27 @@ fn sql_reads_files_beside_history() {
     let dir = tempfile::tempdir().unwrap();
     let orders = write(dir.path(), "orders.csv", "id,part\n1,gear\n2,shaft\n");
     let table = format!("orders={orders}");
-    let rows = ok(&["sql", "SELECT part FROM orders ORDER BY id DESC", "--table", &table, "--format", "json"]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&rows).unwrap()[0]["part"], "shaft");
+    let rows = ok(&[
+        "sql",
+        "SELECT part FROM orders ORDER BY id DESC",
+        "--table",
+        &table,
+        "--format",
+        "json",
+    ]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&rows).unwrap()[0]["part"],
+        "shaft"
+    );
     let (code, _, stderr) = any(&["sql", "SELECT * FROM order", "--table", &table]);
     assert_eq!(code, 1);
     assert!(!stderr.contains("panicked"), "{stderr}");
     let mut nothing = String::new();
-    let child = taktline().args(["sql", "SELECT 1", "--data", "/nowhere"]).stderr(Stdio::piped()).spawn().unwrap();
+    let child = taktline()
+        .args(["sql", "SELECT 1", "--data", "/nowhere"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stderr.unwrap().read_to_string(&mut nothing).unwrap();
     assert!(nothing.contains("/nowhere"), "{nothing}");
 }

@@ -106,6 +106,7 @@ struct Reader {
     raw: Vec<RecordBatch>,
     decoded: Vec<RecordBatch>,
     dead: usize,
+    ended: bool,
 }
 
 impl Reader {
@@ -125,6 +126,7 @@ impl Reader {
             raw: Vec::new(),
             decoded: Vec::new(),
             dead: 0,
+            ended: false,
         }
     }
 
@@ -138,6 +140,10 @@ impl Reader {
                 true
             }
             Poll::Idle => false,
+            Poll::End if !self.ended => {
+                self.ended = true;
+                false
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -274,6 +280,87 @@ fn a_slow_reader_loses_nothing() {
         assert_eq!(reader.values(), (0..50_000).collect::<Vec<i64>>());
         assert!(reader.raw.iter().all(|raw| raw.num_rows() <= 16_384));
     }
+}
+
+#[test]
+fn a_stop_loses_nothing_that_was_acknowledged() {
+    const ALL: i64 = 60_000;
+    for version in ["3.1.1", "5"] {
+        // All that fits the queue, the queue full with more behind it, and a queue that is being emptied.
+        for (polls, wait) in [(0, 20), (0, 500), (3, 100)] {
+            let Some(broker) = Mosquitto::start() else { return };
+            let mut publisher = Publisher::connect(&broker.url()).unwrap();
+            let rest = format!("{NUMBER}\nversion: {version}\nclient_id: taktlinestop");
+            let mut reader = Reader::open(&broker.url(), &rest);
+            reader.subscribed(&mut publisher, "acme/m/s");
+            let sending = std::thread::spawn(move || {
+                for value in 0..ALL {
+                    publisher.publish("acme/m/s", value.to_string().as_bytes()).unwrap();
+                }
+                publisher.flush().unwrap();
+            });
+            for _ in 0..=polls {
+                std::thread::sleep(Duration::from_millis(wait));
+                if polls > 0 {
+                    reader.poll();
+                }
+            }
+            assert!(reader.partition.stop());
+            until("the end", || {
+                reader.poll();
+                reader.ended.then_some(())
+            });
+            let first: BTreeSet<i64> = reader.values().into_iter().collect();
+            drop(reader);
+            sending.join().unwrap();
+            let mut next = Reader::open(&broker.url(), &rest);
+            let mut second = BTreeSet::new();
+            until("the rest", || {
+                next.poll();
+                second.extend(next.values());
+                next.decoded.clear();
+                (second.contains(&(ALL - 1)) || first.contains(&(ALL - 1))).then_some(())
+            });
+            println!("{version}: {} before the stop, {} after it", first.len(), second.len());
+            assert_eq!(first.union(&second).count(), ALL as usize, "version {version}");
+        }
+    }
+}
+
+#[test]
+fn a_sink_closes_without_its_broker() {
+    let Some(mut broker) = Mosquitto::start() else { return };
+    let mut sink = sink_to(&broker.url());
+    sink.write(0, &one_row()).unwrap();
+    sink.publish().unwrap();
+    broker.kill();
+    sink.write(0, &one_row()).unwrap();
+    sink.write(0, &one_row()).unwrap();
+    let start = Instant::now();
+    let error = sink.close().unwrap_err().to_string();
+    let expect = format!("2 messages were not acknowledged by the broker {} (`url`)", broker.url());
+    assert!(error.starts_with(&expect), "{error}");
+    assert!((9..15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+fn sink_to(url: &str) -> Box<dyn taktline_engine::Sink> {
+    let section = Section::from_yaml("ops", &format!("url: {url}\ntopic: 'out/{{machine}}'"));
+    let input = Input {
+        name: "plc".into(),
+        table: samples(),
+        extends: Vec::new(),
+    };
+    (sink::KIND.build)(&section, &[input]).unwrap().open().unwrap()
+}
+
+fn one_row() -> RecordBatch {
+    samples_batch([Sample {
+        machine: "m",
+        signal: "s",
+        ts: 0,
+        value: Some(1.0),
+        text: None,
+    }])
 }
 
 #[test]
@@ -451,26 +538,10 @@ fn rows_go_out_and_come_back() {
 fn a_sink_waits_for_its_broker() {
     let Some(mut broker) = Mosquitto::start() else { return };
     broker.kill();
-    let section = Section::from_yaml("ops", &format!("url: {}\ntopic: 'out/{{machine}}'", broker.url()));
-    let input = Input {
-        name: "plc".into(),
-        table: samples(),
-        extends: Vec::new(),
-    };
-    let mut sink = (sink::KIND.build)(&section, &[input]).unwrap().open().unwrap();
+    let mut sink = sink_to(&broker.url());
     let done = std::thread::spawn(move || {
         for _ in 0..3 {
-            sink.write(
-                0,
-                &samples_batch([Sample {
-                    machine: "m",
-                    signal: "s",
-                    ts: 0,
-                    value: Some(1.0),
-                    text: None,
-                }]),
-            )
-            .unwrap();
+            sink.write(0, &one_row()).unwrap();
             sink.publish().unwrap();
         }
     });

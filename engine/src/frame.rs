@@ -71,7 +71,7 @@ const TICK: u64 = 1;
 // Layout: eight little-endian words (kind, then its fields, then the length of the IPC stream), the Arrow IPC stream, zeros
 // up to a multiple of eight.
 impl ContainerBytes for Frame {
-    #[allow(clippy::expect_used)] // the bytes come from `into_bytes` of the same binary over an authenticated link
+    #[allow(clippy::expect_used)] // the bytes come from `into_bytes` of the same binary; processes don't talk yet
     fn from_bytes(bytes: Bytes) -> Self {
         let word = |i: usize| {
             let mut word = [0; 8];

@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncod
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Rows that entered a source's decoder's output, a step or a sink.
+    /// Rows that entered a step or sink; for a source rows and dead letters, so what it tried to read.
     pub rows_in: IntCounterVec,
     /// Rows that a source or step gave on.
     pub rows_out: IntCounterVec,
@@ -15,7 +15,7 @@ pub struct Metrics {
     pub busy_seconds: CounterVec,
     /// Rows waiting at a step or sink.
     pub queue_rows: IntGaugeVec,
-    /// How far the newest watermark of a step is behind the clock.
+    /// How far the newest watermark of a step is behind the clock; only steps that order by time have it.
     pub watermark_delay_seconds: GaugeVec,
     /// Rows that came after their key's watermark.
     pub late_rows: IntCounterVec,
@@ -100,7 +100,6 @@ pub(crate) struct NodeMetrics {
     pub rows_out: prometheus::IntCounter,
     pub busy_seconds: prometheus::Counter,
     pub queue_rows: prometheus::IntGauge,
-    pub watermark_delay_seconds: prometheus::Gauge,
     pub late_rows: prometheus::IntCounter,
     pub dead_letters: prometheus::IntCounter,
 }
@@ -113,7 +112,6 @@ impl Metrics {
             rows_out: self.rows_out.with_label_values(labels),
             busy_seconds: self.busy_seconds.with_label_values(labels),
             queue_rows: self.queue_rows.with_label_values(labels),
-            watermark_delay_seconds: self.watermark_delay_seconds.with_label_values(labels),
             late_rows: self.late_rows.with_label_values(labels),
             dead_letters: self.dead_letters.with_label_values(labels),
         }

@@ -42,4 +42,14 @@ pub trait Sink: Send {
     fn publish(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
+
+    /// Called once, after the last row: stages and publishes what is left. Unlike [`Sink::publish`] it **must not** wait for
+    /// ever for a target that is away.
+    ///
+    /// # Errors
+    /// As for [`Sink::write`], or what could not be published in time.
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.stage()?;
+        self.publish()
+    }
 }

@@ -1,7 +1,6 @@
 //! The source contract: partitions read bytes, a decoder makes rows of them.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 
 /// A configured source. Lives for the whole run and is shared by all workers.
 ///
@@ -23,9 +22,6 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The partition can't be read.
     fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>>;
-
-    /// The schema of raw batches, the same for all partitions.
-    fn raw_schema(&self) -> SchemaRef;
 
     /// A decoder; each worker has its own.
     fn decoder(&self) -> Box<dyn Decoder>;
@@ -52,6 +48,12 @@ pub trait Partition: Send {
     /// # Errors
     /// Reading can't go on. What was read before is kept and published; the run then ends with this error.
     fn poll(&mut self) -> anyhow::Result<Poll>;
+
+    /// Stop reading: no more is taken from outside. True when something is left that outside believes to be ours (a message
+    /// that was acknowledged): poll then gives it, and [`Poll::End`] after it. False lets the partition be dropped at once.
+    fn stop(&mut self) -> bool {
+        false
+    }
 
     /// Where reading has come to, as text for people (`dryer.csv:1200`), and how far in `[0, 1]` where that is known.
     fn position(&self) -> Position;

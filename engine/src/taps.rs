@@ -1,7 +1,7 @@
 //! Taps: watch the rows of an edge while the pipeline runs, without ever slowing it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +20,7 @@ type Watcher = SyncSender<(Edge, RecordBatch)>;
 pub struct Taps {
     watchers: Mutex<HashMap<Edge, Vec<Watcher>>>,
     count: AtomicUsize,
+    closed: AtomicBool,
     dropped: prometheus::IntCounterVec,
 }
 
@@ -29,6 +30,7 @@ impl Taps {
         Taps {
             watchers: Mutex::default(),
             count: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             dropped: metrics.tap_dropped.clone(),
         }
     }
@@ -38,6 +40,9 @@ impl Taps {
     pub fn watch(&self, edges: &[Edge]) -> Receiver<(Edge, RecordBatch)> {
         let (sender, receiver) = sync_channel(DEPTH);
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            return receiver; // its sender ends here: the run is over
+        }
         for edge in edges {
             watchers.entry(*edge).or_default().push(sender.clone());
         }
@@ -47,6 +52,7 @@ impl Taps {
 
     /// Ends all watching, so that receivers see the end of the run.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.count.store(0, Ordering::Release);
     }

@@ -120,3 +120,29 @@ fn steps_have_the_last_word() {
         ("a", "nothing to sum")
     );
 }
+
+#[test]
+fn rows_of_the_end_come_last() {
+    // The steps emit at the end only; many epochs may close in one activation before it.
+    let rows: Vec<String> = (0..500).map(|i| format!("[m{}, {i}, 1.0]", i % 5)).collect();
+    for workers in [1, 2, 4] {
+        let text = format!(
+            "version: 1\nsources: {{plc: {{kind: list, batch: 1, rows: [{}]}}}}\n\
+             steps: {{sums: {{kind: sum, from: plc, last: true}}, more: {{kind: pass, from: sums}}}}\n\
+             sinks: {{out: {{kind: keep, to: end-{workers}, from: more}}}}\n",
+            rows.join(", ")
+        );
+        let plan = compile("toy.yaml", &text, &[], &toy::CATALOG, &|_| None).unwrap();
+        let options = Options {
+            workers,
+            ..Options::default()
+        };
+        Run::new(plan, options).unwrap().execute().unwrap();
+        for machine in ["m0", "m1", "m2", "m3", "m4"] {
+            let kept = toy::KEPT.lock().unwrap()[&format!("end-{workers}")].clone();
+            let own: Vec<&String> = kept.iter().filter(|row| row.contains(machine)).collect();
+            assert_eq!(own.len(), 101, "{workers} workers");
+            assert_eq!(own[100], &format!("more: {machine} 0 -1"), "{workers} workers: {own:?}");
+        }
+    }
+}

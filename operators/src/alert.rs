@@ -2,6 +2,9 @@
 //!
 //! A row for which the condition is neither true nor false, because a column is null, counts neither way. In a table with
 //! a column `signal` each signal has its own alert. An alert that is open when the input ends stays open.
+//!
+//! `samples` are read in the order of arrival, unlike windows and cycles, which sort them by time: an alert doesn't wait for
+//! late rows. A row that goes back in time counts as a row, and its time adds nothing to how long a condition has held.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
@@ -24,7 +27,7 @@ pub const KIND: StepKind = StepKind {
     name: "alert",
     summary: "opens and closes alerts by a condition over the columns of its input",
     schema: || schemars::schema_for!(AlertConfig),
-    reads: &["cycles", "windows"],
+    reads: &["samples", "cycles", "windows"],
     build,
 };
 
@@ -265,7 +268,7 @@ impl Watch {
         }
         let lasted = match lasting {
             Lasting::Rows { needed, .. } => self.recent.iter().filter(|holds| **holds).count() >= needed,
-            Lasting::Micros(span) => self.since.is_some_and(|since| ts - since >= span),
+            Lasting::Micros(span) => self.since.is_some_and(|since| ts.saturating_sub(since) >= span),
         };
         match (&self.open, clear) {
             (None, _) => (holds == Some(true) && lasted).then_some(Change::Open),
@@ -542,6 +545,43 @@ mod tests {
             ),
             (1, 1, "a")
         );
+    }
+
+    #[test]
+    fn samples_at_the_ends_of_time() {
+        use taktline_engine::table::{Sample, samples, samples_batch};
+        assert!(KIND.reads.contains(&"samples"));
+        let sample = |signal, ts, value, text| Sample {
+            machine: "m",
+            signal,
+            ts,
+            value,
+            text,
+        };
+        let rows = [
+            sample("p", i64::MIN, Some(9.0), None),
+            sample("q", 0, Some(1.0), None),
+            sample("e", 5, None, Some("STOP")),
+            sample("p", i64::MAX, Some(9.0), None),
+            sample("p", i64::MIN, Some(9.0), None),
+        ];
+        let batch = samples_batch(rows);
+        let check = |yaml: &str, expect: &[&str]| {
+            let mut found = Vec::new();
+            for alerts in run(yaml, &batch, samples(), 2) {
+                found.extend((0..alerts.num_rows()).map(|row| {
+                    let text = |column: usize| alerts.column(column).as_string::<i32>().value(row).to_owned();
+                    let ts = alerts.column(5).as_primitive::<TimestampMicrosecondType>().value(row);
+                    format!("{} {} {ts}", text(4), text(9))
+                }));
+            }
+            assert_eq!(found, expect, "{yaml}");
+        };
+        check(
+            "{when: value > 5, for: 10s}",
+            &[&format!("open p {}", i64::MAX), &format!("closed p {}", i64::MIN)],
+        );
+        check("{when: text = 'STOP' and signal = 'e'}", &["open e 5"]);
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //! | `length` given | at the next multiple of it since 1970 (UTC) | `complete` |
 //! | one of the above before `min` has passed | as above | `short` |
 //! | `max` has passed | at start + `max`; a row of just that time still belongs to it | `timeout` |
+//! | it holds 10 million values | with the row that fills it | `timeout` |
 //! | no row of the machine for longer than `gap` | with its last row | `gap` |
 //! | the input ends | with its last row | `truncated` |
 //!
 //! A cycle starts with the row that meets `start`, where `for` is given with the first one of those that lasted. While a
 //! cycle is open, `start` is not looked at unless there is no `end`. A phase without `end` or by `length` also ends, complete,
-//! where its complete cycle ends.
+//! where its complete cycle ends, and the first phase by `length` doesn't start before its cycle. A cycle by `length`
+//! that goes on after a `gap` starts with the row after it. `max` is 1d where neither `max` nor `gap` is given.
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
 
 use crate::cycles::{self, CycleRows, CyclesBuilder, Outcome};
 use crate::segment::{Boundaries, Cut, Segmenter, Slices};
+use crate::slots::Slots;
 use crate::trigger::Trigger;
 
 /// The kind's row in the table.
@@ -48,7 +51,7 @@ pub struct CycleConfig {
     pub length: Option<Interval>,
     /// A cycle that ends sooner is `short`.
     pub min: Option<Interval>,
-    /// A cycle is cut after this time as `timeout`.
+    /// A cycle is cut after this time as `timeout`. 1d if neither this nor `gap` is given.
     pub max: Option<Interval>,
     /// A cycle ends as `gap` when its machine is silent for longer.
     pub gap: Option<Interval>,
@@ -57,6 +60,11 @@ pub struct CycleConfig {
     /// Signals to keep in the cycles; all if not given.
     pub keep: Option<Vec<String>>,
 }
+
+/// `max` where neither `max` nor `gap` is given: 1 day.
+const DEFAULT_MAX_US: i64 = 86_400_000_000;
+/// Values a cycle can hold: 160 MB.
+const MOST_SAMPLES: u64 = 10_000_000;
 
 fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>> {
     let config: CycleConfig = section.parse()?;
@@ -93,6 +101,9 @@ fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>
             None
         }
     };
+    if config.length.is_some() && config.max.is_some() {
+        problems.push(Problem::at("max", "has no meaning beside `length`, which ends a cycle"));
+    }
     if config.end.is_some() && config.start.is_none() {
         problems.push(Problem::at("end", "needs a `start`"));
     }
@@ -110,21 +121,30 @@ fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>
             "has no meaning inside a cycle, whose rows are in order already",
         ));
     }
+    if let (Some(min), None, None) = (config.min, config.max, config.gap)
+        && config.start.is_some()
+        && min.micros() > DEFAULT_MAX_US
+    {
+        problems.push(Problem::at("min", "is longer than `max`, which is 1d if not given").hint("give `max`"));
+    }
     let Some(by) = by.filter(|_| problems.is_empty()) else {
         return Err(problems);
     };
     let micros = |interval: Option<Interval>| interval.map(Interval::micros);
     let lateness_us = micros(config.lateness).unwrap_or(1_000_000);
     let (min_us, max_us, gap_us) = (micros(config.min), micros(config.max), micros(config.gap));
+    let default_max_us = gap_us.is_none().then_some(DEFAULT_MAX_US);
     Ok(Box::new(CycleStep {
         name: section.name.as_str().into(),
         cut: Arc::new(Cut {
             by,
             min_us,
-            max_us,
+            max_us: max_us.or(default_max_us),
             gap_us,
+            most_samples: MOST_SAMPLES,
             keep: config.keep.unwrap_or_default(),
         }),
+        max_us,
         order: if phases {
             Order::Arrival
         } else {
@@ -137,6 +157,8 @@ fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>
 struct CycleStep {
     name: Arc<str>,
     cut: Arc<Cut>,
+    /// `max` as it was given. The default doesn't count for patience: nobody waits a day for a silent machine.
+    max_us: Option<i64>,
     order: Order,
     table: Table,
 }
@@ -158,24 +180,30 @@ impl Step for CycleStep {
             Boundaries::Length(length) => *length,
             Boundaries::Triggers { start, end } => start.hold_us().max(end.as_ref().map_or(0, |end| end.hold_us())),
         };
-        let longest = length
-            .max(self.cut.max_us.unwrap_or(0))
-            .max(self.cut.gap_us.unwrap_or(0));
+        let longest = length.max(self.max_us.unwrap_or(0)).max(self.cut.gap_us.unwrap_or(0));
         // What is due at a time is done as soon as time is later than it.
-        if longest > 0 { longest + 1 } else { 0 }
+        if longest > 0 { longest.saturating_add(1) } else { 0 }
     }
 
     fn operator(&self, key: &str) -> Box<dyn Operator> {
         let segmenter = Segmenter::new(self.cut.clone(), self.name.clone(), key);
         let builder = CyclesBuilder::default();
         match self.order {
-            Order::Time { .. } => Box::new(Cycles { segmenter, builder }),
+            Order::Time { .. } => Box::new(Cycles {
+                slots: Slots::default(),
+                segmenter,
+                builder,
+            }),
             Order::Arrival => Box::new(Phases { segmenter, builder }),
         }
     }
 }
 
+/// Rows whose signals get the key's own numbers at once, on the stack.
+const ROWS_AT_ONCE: usize = 1024;
+
 struct Cycles {
+    slots: Slots,
     segmenter: Segmenter,
     builder: CyclesBuilder,
 }
@@ -183,18 +211,27 @@ struct Cycles {
 impl Operator for Cycles {
     fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
         let samples = rows.samples()?;
-        for number in self.segmenter.signal_count()..samples.signal_count() {
-            self.segmenter.name_signal(samples.signal_name(number as i32));
-        }
-        let slices = Slices {
-            ts: samples.ts,
-            signal: samples.signal,
-            value: samples.value,
-        };
-        if samples.no_text() {
-            self.segmenter.rows(slices, |_| None, &mut self.builder);
-        } else {
-            self.segmenter.rows(slices, |row| samples.text(row), &mut self.builder);
+        let no_text = samples.no_text();
+        let mut slots = [0; ROWS_AT_ONCE];
+        for from in (0..samples.ts.len()).step_by(ROWS_AT_ONCE) {
+            let rows = from..samples.ts.len().min(from + ROWS_AT_ONCE);
+            for (slot, &number) in slots.iter_mut().zip(&samples.signal[rows.clone()]) {
+                let segmenter = &mut self.segmenter;
+                *slot = self
+                    .slots
+                    .of(number, || segmenter.name_signal(samples.signal_name(number))) as i32;
+            }
+            let slices = Slices {
+                ts: &samples.ts[rows.clone()],
+                signal: &slots[..rows.len()],
+                value: &samples.value[rows],
+            };
+            if no_text {
+                self.segmenter.rows(slices, |_| None, &mut self.builder);
+            } else {
+                self.segmenter
+                    .rows(slices, |row| samples.text(from + row), &mut self.builder);
+            }
         }
         emit(&mut self.builder, out)
     }
@@ -249,7 +286,7 @@ impl Phases {
         for signal in cycles.signals(row) {
             let number = self.segmenter.number_of(signal.name) as i32;
             let samples = signal.offsets.iter().zip(signal.values);
-            merged.extend(samples.map(|(offset, value)| (start_us + offset, number, *value)));
+            merged.extend(samples.map(|(offset, value)| (start_us.saturating_add(*offset), number, *value)));
         }
         // Stable, so that samples of one signal and time keep their order.
         merged.sort_by_key(|(ts, number, _)| (*ts, *number));
@@ -261,7 +298,7 @@ impl Phases {
             signal: &signal,
             value: &value,
         };
-        self.segmenter.within(cycles.cycle_id(row));
+        self.segmenter.within(cycles.cycle_id(row), start_us);
         self.segmenter.rows(slices, |_| None, &mut self.builder);
         let around = cycles.is_complete(row).then(|| (cycles.end_us(row), Outcome::Complete));
         self.segmenter.end(around, &mut self.builder);
@@ -271,3 +308,7 @@ impl Phases {
 #[cfg(test)]
 #[path = "cycle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "cycle_bounds_tests.rs"]
+mod bounds_tests;

@@ -9,7 +9,7 @@ use taktline_engine::table::{Sample, samples, samples_batch};
 
 use super::*;
 
-fn input(table: Table) -> Input {
+pub(super) fn input(table: Table) -> Input {
     Input {
         name: "plc".into(),
         table,
@@ -17,12 +17,12 @@ fn input(table: Table) -> Input {
     }
 }
 
-fn step(yaml: &str) -> Box<dyn Step> {
+pub(super) fn step(yaml: &str) -> Box<dyn Step> {
     build(&Section::from_yaml("strokes", yaml), &input(samples())).unwrap()
 }
 
 /// `"p 0 1.5"`: signal, ms, value; `'START'` is a text, `-` is missing.
-fn rows<'a>(text: &'a str) -> Vec<Sample<'a>> {
+pub(super) fn rows<'a>(text: &'a str) -> Vec<Sample<'a>> {
     let row = |line: &'a str| {
         let mut words = line.split_whitespace();
         let (signal, ms, content) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
@@ -48,7 +48,7 @@ fn rows<'a>(text: &'a str) -> Vec<Sample<'a>> {
 }
 
 /// Runs rows in calls of `chunk`; `advance_ms` tells how far time goes on before the end.
-fn run(
+pub(super) fn run(
     step: &dyn Step,
     rows: &[Sample<'_>],
     chunk: usize,
@@ -70,7 +70,7 @@ fn run(
 }
 
 /// `start..end outcome samples/missing` in ms, then ` signal=first:last` of each.
-fn show(batches: &[RecordBatch]) -> Vec<String> {
+pub(super) fn show(batches: &[RecordBatch]) -> Vec<String> {
     let mut lines = Vec::new();
     for batch in batches {
         let cycles = CycleRows::of(batch).unwrap();
@@ -109,7 +109,7 @@ fn check_until(yaml: &str, text: &str, advance_ms: Option<i64>, expect: &[&str])
 }
 
 #[track_caller]
-fn check(yaml: &str, text: &str, expect: &[&str]) {
+pub(super) fn check(yaml: &str, text: &str, expect: &[&str]) {
     check_until(yaml, text, None, expect);
 }
 
@@ -434,6 +434,16 @@ fn refused() {
         "{length: 0s, end: p changes}",
         samples(),
         &["length: must be longer than 0", "end: needs a `start`"],
+    );
+    refused(
+        "{length: 5s, max: 3s}",
+        samples(),
+        &["max: has no meaning beside `length`, which ends a cycle"],
+    );
+    refused(
+        "{start: p changes, min: 2d}",
+        samples(),
+        &["min: is longer than `max`, which is 1d if not given"],
     );
     refused(
         "{start: p rises, end: p falls, min: 3s, max: 2s, keep: []}",

@@ -244,6 +244,9 @@ impl Outcome {
 }
 
 /// The id of the cycle of `machine` that starts at `start_us`: `press-1@2026-01-02T03:04:05.678901Z`.
+///
+/// A phase has its step behind that (`press-1@2026-01-02T03:04:05.678901Z/filling`), since it may start where its cycle
+/// does. So an id is a pure function of machine and start, for a phase also of the step.
 pub fn cycle_id(machine: &str, start_us: i64) -> String {
     match timestamp_us_to_datetime(start_us) {
         Some(time) => format!("{machine}@{}", time.format("%Y-%m-%dT%H:%M:%S%.6fZ")),
@@ -295,7 +298,7 @@ impl SignalStats {
         let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
         let pairs = offsets.windows(2).zip(values.windows(2));
         let area: f64 = pairs
-            .map(|(times, pair)| (times[1] - times[0]) as f64 * (pair[0] + pair[1]))
+            .map(|(times, pair)| times[1].saturating_sub(times[0]) as f64 * (pair[0] + pair[1]))
             .sum();
         let variance = if min == max { 0.0 } else { squares / n };
         let (std, rms) = (variance.sqrt(), (mean * mean + variance).sqrt());
@@ -402,6 +405,12 @@ pub struct CyclesBuilder {
 }
 
 impl CyclesBuilder {
+    /// Makes room for this many more finite samples.
+    pub fn reserve(&mut self, samples: usize) {
+        self.offsets.reserve(samples);
+        self.values.reserve(samples);
+    }
+
     /// A signal of the cycle that is being built. `offsets` and `values` are of the same length, all values finite.
     pub fn signal(&mut self, name: &str, missing: u64, text: Option<&str>, offsets: &[i64], values: &[f64]) {
         self.name.append_value(name);
@@ -419,7 +428,11 @@ impl CyclesBuilder {
     /// Closes the cycle whose signals were given since the last call.
     pub fn cycle(&mut self, cycle: &Cycle<'_>) {
         self.machine.push(cycle.machine.to_owned());
-        self.cycle_id.append_value(cycle_id(cycle.machine, cycle.start_us));
+        let id = cycle_id(cycle.machine, cycle.start_us);
+        match cycle.parent_id {
+            Some(_) => self.cycle_id.append_value(format!("{id}/{}", cycle.step)),
+            None => self.cycle_id.append_value(id),
+        }
         self.step.append_value(cycle.step);
         self.parent_id.append_option(cycle.parent_id);
         self.start.push(cycle.start_us);
@@ -438,11 +451,6 @@ impl CyclesBuilder {
     /// True when there is no closed cycle.
     pub fn is_empty(&self) -> bool {
         self.start.is_empty()
-    }
-
-    /// Finite samples held, to bound the size of a batch.
-    pub fn values_held(&self) -> usize {
-        self.values.len()
     }
 
     /// The closed cycles as a batch with [`schema`]; the builder is empty again.

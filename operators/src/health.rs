@@ -10,7 +10,7 @@
 //!
 //! It never rises with the deviation. It is `unknown` where the data doesn't support a score: the cycle was not
 //! compared, its reference has fewer than three cycles, it lacks a signal of the reference, or too many of its samples
-//! are missing.
+//! are missing, of all signals together or of one that was compared.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use taktline_engine::config::{Percent, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
 use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
 
-use crate::cycles::{self, CycleRows, SIGNALS, nan_is_null};
+use crate::cycles::{self, CycleRows, SIGNALS, SignalCycle, nan_is_null};
 
 /// The table row of this kind.
 pub const KIND: StepKind = StepKind {
@@ -40,7 +40,8 @@ const TOP: usize = 3;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
-    /// The share of a cycle's samples that may be missing; beyond it health is unknown. Default: 20%.
+    /// The share of samples that may be missing, of a cycle and of each compared signal without texts; beyond it health is
+    /// unknown. Default: 20%.
     #[serde(default = "default_max_missing")]
     max_missing: Percent,
     /// Health below this is a medium risk, at or above it a low one. Default: 80.
@@ -134,18 +135,17 @@ impl Operator for Scorer {
     fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
         let batch = rows.batch();
         let columns = Columns::of(&batch).map_err(|column| anyhow::anyhow!("the input has no {column}"))?;
-        let health: Vec<f64> = (0..batch.num_rows())
+        let mut health: Vec<f64> = (0..batch.num_rows())
             .map(|row| columns.health(row, &self.config))
             .collect();
-        let risk = health
-            .iter()
-            .map(|health| Some(self.config.risk(*health)))
-            .collect::<StringArray>();
         let (mut first, mut top) = (StringBuilder::new(), ListBuilder::new(StringBuilder::new()));
         let (cycles, mut at) = (CycleRows::of(&batch)?, columns.first_signal);
         for row in 0..batch.num_rows() {
             let mut ranked: Vec<(u32, &str)> = Vec::new();
             for signal in cycles.signals(row) {
+                if columns.rank.is_valid(at) && self.config.lacks(&signal) {
+                    health[row] = f64::NAN;
+                }
                 ranked.extend(columns.rank.is_valid(at).then(|| (columns.rank.value(at), signal.name)));
                 at += 1;
             }
@@ -157,6 +157,10 @@ impl Operator for Scorer {
                 .for_each(|(_, name)| top.values().append_value(name));
             top.append(true);
         }
+        let risk = health
+            .iter()
+            .map(|health| Some(self.config.risk(*health)))
+            .collect::<StringArray>();
         let added: Vec<ArrayRef> = vec![
             Arc::new(nan_is_null(health)),
             Arc::new(risk),
@@ -169,6 +173,12 @@ impl Operator for Scorer {
 }
 
 impl HealthConfig {
+    /// Whether too much of a signal is missing. One with texts isn't judged: how many there were isn't known.
+    fn lacks(&self, signal: &SignalCycle<'_>) -> bool {
+        let (samples, missing) = (signal.values.len() as f64, signal.missing as f64);
+        signal.text.is_none() && missing > self.max_missing.share() * (samples + missing)
+    }
+
     fn risk(&self, health: f64) -> &'static str {
         if health.is_nan() {
             "unknown"
@@ -380,6 +390,19 @@ mod tests {
             (missing(12)[3].1.as_str(), missing(13)[3].1.as_str()),
             ("low", "unknown")
         );
+    }
+
+    #[test]
+    fn what_one_signal_lacks_makes_it_unknown() {
+        let risk = |speed_missing| {
+            let scene = Scene {
+                speed_missing,
+                ..Scene::default()
+            };
+            health(scene)[3].1.clone()
+        };
+        // 25 samples of the signal: 6 of 31 are below 20 %, 7 of 32 are above.
+        assert_eq!((risk(6).as_str(), risk(7).as_str()), ("low", "unknown"));
     }
 
     proptest! {

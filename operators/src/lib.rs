@@ -1,12 +1,14 @@
 //! Steps of a pipeline: one file per kind, one row per kind in [`KINDS`].
 //!
 //! - [`cycle`]: cuts samples into cycles (and cycles into phases) where a [`trigger`] fires; makes the [`cycles`] table.
+//! - [`compare`]: holds cycles against a `reference` learned from good ones, signal by signal.
+//! - [`health`]: a score of 0 to 100 and a risk for each compared cycle.
 //! - [`window`]: counts, means and extremes over fixed stretches of time.
 //! - [`alert`]: opens and closes alerts by a [`condition`] over the rows of any step.
 //! - [`kernels`]: pure functions over slices (distances, statistics).
 //!
 //! A file knows those below it: `segment` (the cutting itself, one moment after the other) works on `open` (the samples
-//! of an open cycle) and [`trigger`]; both grammars read words of `token`.
+//! of an open cycle) and [`trigger`]; `slots` number a key's signals; both grammars read words of `token`.
 #![warn(missing_docs)]
 
 pub mod alert;
@@ -19,6 +21,7 @@ pub mod kernels;
 mod open;
 mod reference;
 mod segment;
+mod slots;
 mod token;
 pub mod trigger;
 pub mod window;

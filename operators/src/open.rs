@@ -2,7 +2,7 @@
 
 use crate::cycles::{Cycle, CyclesBuilder, Outcome};
 
-/// An open cycle: 16 bytes a sample, half as much again while a buffer grows.
+/// An open cycle: 16 bytes a sample, half as much again while a buffer grows. Signals go by the key's own numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Open {
     /// First moment.
@@ -59,14 +59,17 @@ impl Open {
     }
 
     /// Adds the rows of a later stretch.
-    pub fn append(&mut self, later: &Open) {
+    pub fn append(&mut self, later: Open) {
         if later.signals.len() > self.signals.len() {
             self.signals.resize_with(later.signals.len(), Signal::default);
         }
-        let shift = later.start_us - self.start_us;
-        for (buffer, more) in self.signals.iter_mut().zip(&later.signals) {
+        let shift = later.start_us.saturating_sub(self.start_us);
+        // By value: each buffer is freed as soon as it has been copied.
+        for (buffer, more) in self.signals.iter_mut().zip(later.signals) {
             buffer.grow(more.values.len());
-            buffer.offsets.extend(more.offsets.iter().map(|offset| offset + shift));
+            buffer
+                .offsets
+                .extend(more.offsets.iter().map(|offset| offset.saturating_add(shift)));
             buffer.values.extend_from_slice(&more.values);
             buffer.missing += more.missing;
             if let Some(text) = &more.text {
@@ -77,10 +80,17 @@ impl Open {
         self.missing += later.missing;
     }
 
+    /// Rows with a value or a text.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
     /// Writes the cycle as a row. `names` are the signal names by number, `order` the numbers sorted by name.
-    pub fn close(self, head: Head<'_>, names: &[String], order: &[usize], out: &mut CyclesBuilder) {
+    pub fn close(mut self, head: Head<'_>, names: &[String], order: &[usize], out: &mut CyclesBuilder) {
+        out.reserve(self.signals.iter().map(|signal| signal.values.len()).sum());
         for &number in order {
-            let Some(signal) = self.signals.get(number) else {
+            // Taken, so that a signal is freed as soon as it has been copied.
+            let Some(signal) = self.signals.get_mut(number).map(std::mem::take) else {
                 continue;
             };
             if signal.values.is_empty() && signal.missing == 0 && signal.text.is_none() {
@@ -116,7 +126,7 @@ impl Open {
 
     /// Bytes allocated for samples and signals.
     #[cfg(test)]
-    fn allocated(&self) -> usize {
+    pub fn allocated(&self) -> usize {
         let samples: usize = self
             .signals
             .iter()

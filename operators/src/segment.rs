@@ -19,6 +19,8 @@ pub(crate) struct Cut {
     pub min_us: Option<i64>,
     pub max_us: Option<i64>,
     pub gap_us: Option<i64>,
+    /// A cycle with so many samples ends as `timeout`.
+    pub most_samples: u64,
     /// Signals to keep; all if empty.
     pub keep: Vec<String>,
 }
@@ -53,6 +55,10 @@ pub(crate) struct Segmenter {
     /// What of `after` lies before the open cycle's `max`, kept when time has passed it.
     before_max: Option<Open>,
     last_ts: Option<i64>,
+    /// Where the cycle around the rows begins; no cycle by length starts before it.
+    within_us: Option<i64>,
+    /// The last moment of a cycle that ended before its length had passed.
+    broken_us: Option<i64>,
     moment: Moment,
     emitted: u64,
 }
@@ -101,26 +107,24 @@ impl Segmenter {
             after: None,
             before_max: None,
             last_ts: None,
+            within_us: None,
+            broken_us: None,
             moment: Moment::default(),
             emitted: 0,
         }
     }
 
     /// Begins a cycle whose rows are cut into phases; what the triggers have seen before is not looked back at.
-    pub fn within(&mut self, parent_id: &str) {
+    pub fn within(&mut self, parent_id: &str, start_us: i64) {
         self.parent_id = Some(parent_id.to_owned());
+        (self.within_us, self.broken_us) = (Some(start_us), None);
         for trigger in self.start.iter_mut().chain(&mut self.end) {
             trigger.begin_again();
         }
         self.last_ts = None;
     }
 
-    /// How many signals have names.
-    pub fn signal_count(&self) -> usize {
-        self.names.len()
-    }
-
-    /// The name of the next signal number.
+    /// The name of the next signal; the key numbers its own from 0.
     pub fn name_signal(&mut self, name: &str) {
         let is = |trigger: &Option<TriggerState>| trigger.as_ref().is_some_and(|t| t.trigger().signal() == name);
         let kept = self.cut.keep.is_empty() || self.cut.keep.iter().any(|kept| kept == name);
@@ -272,13 +276,18 @@ impl Segmenter {
         if self.open.is_some() && end_pending == Some(now) {
             self.after = Some(Open::new(now));
         }
+        self.bound(now, out);
     }
 
     /// What the triggers' news mean; true when the open cycle ends with this moment's rows.
     fn decide(&mut self, now: i64, out: &mut CyclesBuilder) -> bool {
         if let Boundaries::Length(length) = self.cut.by {
             if self.open.is_none() {
-                self.open = Some(Open::new(now.saturating_sub(now.rem_euclid(length))));
+                let stretch = now.saturating_sub(now.rem_euclid(length));
+                // What goes on after a gap is another cycle, with another start.
+                let broken = self.broken_us.is_some_and(|broken| stretch <= broken);
+                let start = stretch.max(self.within_us.unwrap_or(stretch));
+                self.open = Some(Open::new(if broken { now } else { start }));
             }
             return false;
         }
@@ -326,7 +335,8 @@ impl Segmenter {
                 (Some(open), Some(after)) => {
                     let full = self.full_us(open);
                     if now > full && self.before_max.is_none() {
-                        self.before_max = Some(after.clone());
+                        let later = Open::new(after.start_us);
+                        self.before_max = self.after.replace(later);
                     }
                     i64::MAX
                 }
@@ -338,7 +348,7 @@ impl Segmenter {
             if full <= held && full <= silent {
                 let Some(open) = self.open.take() else { return };
                 match self.cut.by {
-                    Boundaries::Length(_) => self.close(open, full + 1, Outcome::Complete, out),
+                    Boundaries::Length(_) => self.close(open, full.saturating_add(1), Outcome::Complete, out),
                     Boundaries::Triggers { .. } => self.close(open, full, Outcome::Timeout, out),
                 }
             } else if silent < held {
@@ -352,7 +362,10 @@ impl Segmenter {
     /// The last µs that the open cycle can hold.
     fn full_us(&self, open: &Open) -> i64 {
         match (&self.cut.by, self.cut.max_us) {
-            (Boundaries::Length(length), _) => open.start_us.saturating_add(length - 1),
+            (Boundaries::Length(length), _) => {
+                let start = open.start_us;
+                start.saturating_add(length - 1 - start.rem_euclid(*length))
+            }
             (_, Some(max)) => open.start_us.saturating_add(max),
             _ => i64::MAX,
         }
@@ -365,9 +378,16 @@ impl Segmenter {
         let Some(since) = trigger.as_mut().and_then(TriggerState::confirm) else {
             return;
         };
-        self.before_max = None;
+        let before_max = self.before_max.take();
         // A start that was crossed while a cycle was open has no rows of its own and starts nothing.
-        let Some(after) = self.after.take() else { return };
+        let Some(later) = self.after.take() else { return };
+        let after = match before_max {
+            Some(mut rows) if !ends => {
+                rows.append(later);
+                rows
+            }
+            _ => later,
+        };
         if let Some(open) = self.open.take() {
             self.close(open, since, Outcome::Complete, out);
         }
@@ -382,6 +402,24 @@ impl Segmenter {
         if let (Some(open), Some(last)) = (self.open.take(), self.last_ts) {
             self.close(open, last, Outcome::Gap, out);
         }
+        self.broken_us = self.last_ts;
+    }
+
+    /// Ends what holds too many samples with the moment `now`.
+    fn bound(&mut self, now: i64, out: &mut CyclesBuilder) {
+        let parts = [&self.open, &self.before_max, &self.after];
+        let samples: u64 = parts.into_iter().flatten().map(Open::samples).sum();
+        if samples < self.cut.most_samples {
+            return;
+        }
+        for trigger in self.start.iter_mut().chain(&mut self.end) {
+            trigger.forget();
+        }
+        self.resume(out);
+        if let Some(open) = self.open.take() {
+            self.close(open, now, Outcome::Timeout, out);
+        }
+        self.broken_us = Some(now);
     }
 
     fn resume_if_broken(&mut self, out: &mut CyclesBuilder) {
@@ -403,15 +441,22 @@ impl Segmenter {
         let Some(mut open) = self.open.take() else { return };
         match before_max {
             Some(rows) => {
-                open.append(&rows);
+                open.append(rows);
                 let end_us = self.full_us(&open);
                 self.close(open, end_us, Outcome::Timeout, out);
             }
             None => {
-                open.append(&after);
+                open.append(after);
                 self.open = Some(open);
             }
         }
+    }
+
+    /// Bytes allocated for the samples of open cycles.
+    #[cfg(test)]
+    pub fn allocated(&self) -> usize {
+        let parts = [&self.open, &self.before_max, &self.after];
+        parts.into_iter().flatten().map(Open::allocated).sum()
     }
 
     fn close(&mut self, open: Open, end_us: i64, outcome: Outcome, out: &mut CyclesBuilder) {

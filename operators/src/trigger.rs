@@ -321,7 +321,7 @@ impl TriggerState {
     fn cross(&mut self, ts: i64, distance: f64, by: f64) {
         if distance <= 0.0 {
             if let Some(since) = self.pending.take() {
-                self.seen.longest_us = self.seen.longest_us.max(ts - since);
+                self.seen.longest_us = self.seen.longest_us.max(ts.saturating_sub(since));
                 // It never counted, so the way back needs no hysteresis.
                 self.armed = true;
             }
@@ -411,6 +411,15 @@ mod tests {
     fn refused(text: &str, expect: &str) {
         let problem = Trigger::parse("start", text).unwrap_err();
         assert_eq!(format!("{}: {}", problem.offset, problem.message), expect, "{text}");
+    }
+
+    #[test]
+    fn crosses_at_the_ends_of_time() {
+        let mut state = TriggerState::new(&Trigger::parse("start", "p rises above 5 for 1s").unwrap(), true);
+        for (ts, value) in [(i64::MIN, 0.0), (i64::MIN, 9.0), (i64::MAX, 0.0)] {
+            state.see(ts, value, None);
+        }
+        assert_eq!((state.pending(), state.seen.longest_us), (None, i64::MAX));
     }
 
     /// Feeds one value a ms and tells at which of them the trigger's moments lie.

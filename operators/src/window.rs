@@ -18,6 +18,7 @@ use taktline_engine::table::{KEY, name_type, timestamp};
 use taktline_engine::{Operator, Order, Output, Rows, SampleRows, Step, Table};
 
 use crate::cycles::nan_is_null;
+use crate::slots::Slots;
 
 /// The kind's row in the table.
 pub const KIND: StepKind = StepKind {
@@ -103,6 +104,7 @@ impl Step for WindowStep {
         Box::new(Windows {
             every_us: self.every_us,
             machine: Arc::new(StringArray::from(vec![key])),
+            slots: Slots::default(),
             names: Vec::new(),
             dictionary: Arc::new(StringArray::from(Vec::<&str>::new())),
             order: Vec::new(),
@@ -152,9 +154,11 @@ impl Running {
 struct Windows {
     every_us: i64,
     machine: ArrayRef,
+    slots: Slots,
+    /// The key's own signals by slot.
     names: Vec<String>,
     dictionary: ArrayRef,
-    /// Signal numbers sorted by name.
+    /// Slots sorted by name.
     order: Vec<usize>,
     running: Vec<Running>,
     start_us: Option<i64>,
@@ -178,7 +182,6 @@ struct Closed {
 impl Operator for Windows {
     fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
         let samples = rows.samples()?;
-        self.name_signals(&samples);
         let mut from = 0;
         while from < samples.ts.len() {
             let start = samples.ts[from].saturating_sub(samples.ts[from].rem_euclid(self.every_us));
@@ -188,15 +191,7 @@ impl Operator for Windows {
             }
             let end = start.saturating_add(self.every_us);
             let to = from + samples.ts[from..].partition_point(|ts| *ts < end);
-            if samples.no_text() {
-                add(&mut self.running, &samples.signal[from..to], &samples.value[from..to]);
-            } else {
-                for row in from..to {
-                    if samples.value[row].is_finite() || samples.text(row).is_none() {
-                        self.running[samples.signal[row] as usize].add(samples.value[row]);
-                    }
-                }
-            }
+            self.add(&samples, from..to);
             from = to;
         }
         self.emit(out)
@@ -218,24 +213,24 @@ impl Operator for Windows {
     }
 }
 
-/// Adds values to the signals they belong to; both slices are of the same length.
-fn add(running: &mut [Running], signal: &[i32], value: &[f64]) {
-    for (signal, value) in signal.iter().zip(value) {
-        running[*signal as usize].add(*value);
-    }
-}
-
 impl Windows {
-    fn name_signals(&mut self, samples: &SampleRows<'_>) {
-        if self.names.len() == samples.signal_count() {
-            return;
+    /// Adds rows of the open window to their signals.
+    fn add(&mut self, samples: &SampleRows<'_>, rows: std::ops::Range<usize>) {
+        let (names, order, running) = (&mut self.names, &mut self.order, &mut self.running);
+        let only_values = samples.no_text();
+        for row in rows {
+            let (number, value) = (samples.signal[row], samples.value[row]);
+            let slot = self.slots.of(number, || {
+                let name = samples.signal_name(number);
+                let place = order.partition_point(|&other| names[other].as_str() < name);
+                order.insert(place, names.len());
+                names.push(name.to_owned());
+                running.push(NOTHING);
+            });
+            if only_values || value.is_finite() || samples.text(row).is_none() {
+                running[slot].add(value);
+            }
         }
-        self.names
-            .extend((self.names.len()..samples.signal_count()).map(|n| samples.signal_name(n as i32).to_owned()));
-        self.dictionary = Arc::new(StringArray::from(self.names.clone()));
-        self.order = (0..self.names.len()).collect();
-        self.order.sort_by(|a, b| self.names[*a].cmp(&self.names[*b]));
-        self.running.resize(self.names.len(), NOTHING);
     }
 
     /// Closes the open window, if there is one.
@@ -275,6 +270,9 @@ impl Windows {
     fn emit(&mut self, out: &mut Output) -> anyhow::Result<()> {
         if self.closed.start.is_empty() {
             return Ok(());
+        }
+        if self.dictionary.len() < self.names.len() {
+            self.dictionary = Arc::new(StringArray::from(self.names.clone()));
         }
         let closed = std::mem::take(&mut self.closed);
         let rows = closed.start.len();
@@ -392,6 +390,40 @@ mod tests {
         );
         // A text is neither a value nor missing.
         check(&[("a", 1, -99.0), ("b", 1, 2.0)], &["0 b 1/0 2 2 2 0"]);
+    }
+
+    #[test]
+    fn signals_of_other_machines_cost_nothing() {
+        let names: Vec<String> = (0..10_000).map(|n| format!("other {n}")).collect();
+        let sample = |signal, ts| Sample {
+            machine: "m",
+            signal,
+            ts,
+            value: Some(1.0),
+            text: None,
+        };
+        let others = names.iter().map(|name| sample(name, 0));
+        let batch = samples_batch(others.chain([sample("p", 0), sample("a", 1)]));
+        let mut windows = Windows {
+            every_us: 10,
+            machine: Arc::new(StringArray::from(vec!["m"])),
+            slots: Slots::default(),
+            names: Vec::new(),
+            dictionary: Arc::new(StringArray::from(Vec::<&str>::new())),
+            order: Vec::new(),
+            running: Vec::new(),
+            start_us: None,
+            closed: Closed::default(),
+        };
+        let mut out = Output::default();
+        windows
+            .rows(&Rows::new(&batch, names.len()..batch.num_rows()), &mut out)
+            .unwrap();
+        windows.end(&mut out).unwrap();
+        assert_eq!((windows.names.len(), windows.running.len()), (2, 2));
+        let rows = out.take();
+        assert_eq!(rows[0].num_rows(), 2);
+        assert_eq!(rows[0].column(1).as_dictionary::<Int32Type>().values().len(), 2);
     }
 
     #[test]

@@ -330,7 +330,11 @@ impl Splitter {
         let fields = 1 + memchr::memchr_iter(self.delimiter, line).count();
         self.bytes.resize(line.len() + 1, 0);
         self.ends.resize(fields + 1, 0);
-        let mut reader = csv_core::ReaderBuilder::new().delimiter(self.delimiter).build();
+        // The lines are cut already; by default a lone carriage return would end one.
+        let mut reader = csv_core::ReaderBuilder::new()
+            .delimiter(self.delimiter)
+            .terminator(csv_core::Terminator::Any(b'\n'))
+            .build();
         let (_, _, written, ended) = reader.read_record(line, &mut self.bytes, &mut self.ends);
         // The end of the input ends the last field.
         let (_, _, _, last) = reader.read_record(&[], &mut self.bytes[written..], &mut self.ends[ended..]);

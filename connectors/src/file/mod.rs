@@ -23,7 +23,6 @@ mod time;
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::SchemaRef;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Source, Wake};
@@ -109,10 +108,6 @@ impl Source for FileSource {
         }
         anyhow::ensure!(files.end <= inputs.len(), "there is no partition {partition}");
         Ok(Box::new(reader::FilePartition::start(self.state.clone(), files, wake)?))
-    }
-
-    fn raw_schema(&self) -> SchemaRef {
-        block::schema()
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {

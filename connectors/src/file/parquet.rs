@@ -282,10 +282,10 @@ fn unpivot(
     let machines = machine.values().as_string::<i32>();
     let keep = kept(machine, None, ts, refuse);
     for row in 0..ts.len() {
-        let name = machines.value(machine.keys().value(row).max(0) as usize);
         if !keep.value(row) {
             continue;
         }
+        let name = machines.value(machine.keys().value(row).max(0) as usize);
         let Some(name) = rows.machines.number(name.as_bytes()) else {
             refuse(row, "no machine");
             continue;

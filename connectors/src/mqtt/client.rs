@@ -31,7 +31,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Starts to connect, and never gives up. `on_message` runs on the connection's thread: while it blocks, nothing
-    /// is read from the socket. When it breaks, the connection ends.
+    /// is read from the socket. When it breaks, the connection ends. It is dropped when all that was acknowledged has been
+    /// given to it.
     pub(crate) fn start(
         name: &str,
         endpoint: &Endpoint,
@@ -65,9 +66,14 @@ impl Connection {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Queues a message; blocks while the queue is full. The receipt says when the broker has it.
-    pub(crate) fn publish(&self, topic: &str, payload: &[u8], qos: Qos, retain: bool) -> anyhow::Result<Receipt> {
-        futures::executor::block_on(self.sender.publish(topic, payload.to_vec(), qos, retain))
+    /// Queues a message; waits while the queue is full. The receipt says when the broker has it.
+    pub(crate) async fn publish(&self, topic: &str, payload: &[u8], qos: Qos, retain: bool) -> anyhow::Result<Receipt> {
+        self.sender.publish(topic, payload.to_vec(), qos, retain).await
+    }
+
+    /// Begins to say goodbye to the broker. What was read until then still comes to `on_message`.
+    pub(crate) fn stop(&self) {
+        self.stop.notify_one();
     }
 }
 
@@ -139,7 +145,10 @@ impl Driver {
                     continue;
                 }
                 Ok(Event::Other) => continue,
-                Err(Fault::Done) => return,
+                Err(Fault::Done) => {
+                    state = State::Away;
+                    break;
+                }
                 Err(fault) => self.lost(&mut state, fault, &mut backoff),
             };
             tokio::select! {
@@ -147,7 +156,7 @@ impl Driver {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        self.goodbye(state == State::Connected).await;
+        self.goodbye(state == State::Connected, on_message).await;
     }
 
     fn connected(&self, state: &mut State, session_present: bool) {
@@ -203,11 +212,25 @@ impl Driver {
         wait.mul_f64(0.5 + share / 2.0)
     }
 
-    async fn goodbye(mut self, connected: bool) {
-        if !connected {
-            return;
+    async fn goodbye(mut self, connected: bool, mut on_message: impl FnMut(Message<'_>) -> ControlFlow<()>) {
+        let mut give = |topic: &[u8], payload: &[u8]| {
+            // When nobody wants more, nobody can be told.
+            let _ = on_message(Message { topic, payload });
+        };
+        if connected {
+            self.sender.disconnect(self.endpoint.client_id.is_none());
+            let _ = tokio::time::timeout(GOODBYE, async {
+                while let Ok(event) = self.link.poll().await {
+                    if let Event::Publish { topic, payload } = event {
+                        give(&topic, &payload);
+                    }
+                }
+            })
+            .await;
         }
-        self.sender.disconnect(self.endpoint.client_id.is_none());
-        let _ = tokio::time::timeout(GOODBYE, async { while self.link.poll().await.is_ok() {} }).await;
+        // Acknowledged as they were read.
+        while let Some((topic, payload)) = self.link.unpolled() {
+            give(&topic, &payload);
+        }
     }
 }

@@ -15,6 +15,13 @@ pub(super) const GOODBYE: Duration = Duration::from_millis(500);
 /// A delivery guarantee: 0 at most once, 1 at least once, 2 exactly once.
 pub(crate) type Qos = u8;
 
+/// Seconds of silence after which the broker is asked for a sign of life. After one and a half times as long without one
+/// from us the broker drops us.
+const KEEP_ALIVE_SECS: u16 = 60;
+/// The same for a subscriber, which sends nothing while its queue is full: slow sinks may hold it up for 15 minutes. The
+/// price is that a broker that vanishes without a word is missed only after as long.
+const SUBSCRIBER_KEEP_ALIVE_SECS: u16 = 600;
+
 /// A topic filter to keep subscribed.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
@@ -38,12 +45,12 @@ pub(crate) enum Undelivered {
 }
 
 impl Receipt {
-    /// Blocks until the broker has acknowledged the message (QoS 0: until it is on the wire).
-    pub(crate) fn wait(self) -> Result<(), Undelivered> {
+    /// Waits until the broker has acknowledged the message (QoS 0: until it is on the wire).
+    pub(crate) async fn wait(self) -> Result<(), Undelivered> {
         use rumqttc_v5::PublishNoticeError::{RetainNotSupported, V5PubAck, V5PubComp, V5PubRec};
         match self {
-            Receipt::V311(notice) => notice.wait_completion().map_err(|_| Undelivered::Again),
-            Receipt::V5(notice) => notice.wait_completion().map_err(|error| match error {
+            Receipt::V311(notice) => notice.wait_completion_async().await.map_err(|_| Undelivered::Again),
+            Receipt::V5(notice) => notice.wait_completion_async().await.map_err(|error| match error {
                 V5PubAck(_) | V5PubRec(_) | V5PubComp(_) | RetainNotSupported => {
                     Undelivered::Refused(error.to_string())
                 }
@@ -76,6 +83,7 @@ pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) 
         .clone()
         .unwrap_or_else(|| format!("taktline{}", &uuid::Uuid::new_v4().simple().to_string()[..14]));
     // The broker should keep messages while we are away, where it is told how long or for whom.
+    let keep_alive = subscription.map_or(KEEP_ALIVE_SECS, |_| SUBSCRIBER_KEEP_ALIVE_SECS);
     let lossless = subscription.is_some_and(|subscription| subscription.qos > 0);
     let address = (endpoint.host.clone(), endpoint.port);
     // No delay for subscribers, whose small acknowledgements must not wait; publishers gain from larger packets.
@@ -84,7 +92,7 @@ pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) 
             let mut options = rumqttc_v4::MqttOptions::new(id, address);
             options.set_max_packet_size(PACKET_LIMIT_311, PACKET_LIMIT_311);
             options.set_clean_session(!lossless || endpoint.client_id.is_none());
-            options.set_keep_alive(60);
+            options.set_keep_alive(keep_alive);
             options.set_inflight(IN_FLIGHT);
             if let Some(user) = &endpoint.user {
                 match &endpoint.password {
@@ -102,7 +110,7 @@ pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) 
             options.set_clean_start(!lossless);
             options.set_broker_session_resume_policy(rumqttc_v5::BrokerSessionResumePolicy::AllowBrokerOnly);
             options.set_session_expiry_interval(lossless.then_some(SESSION_EXPIRY_SECS));
-            options.set_keep_alive(60);
+            options.set_keep_alive(keep_alive);
             options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
             let mut network = options.network_options();
             network.set_tcp_nodelay(subscription.is_some());
@@ -208,6 +216,24 @@ impl Link {
             Link::V5(link) => poll_5(link).await,
         }
     }
+
+    /// The next message that has been read, and perhaps acknowledged, but not been polled.
+    pub(super) fn unpolled(&mut self) -> Option<(bytes::Bytes, bytes::Bytes)> {
+        match self {
+            Link::V311(link) => std::iter::from_fn(|| link.state.events.pop_front()).find_map(|event| match event {
+                rumqttc_v4::Event::Incoming(rumqttc_v4::Packet::Publish(publish)) => {
+                    Some((publish.topic, publish.payload))
+                }
+                _ => None,
+            }),
+            Link::V5(link) => std::iter::from_fn(|| link.state.events.pop_front()).find_map(|event| match event {
+                rumqttc_v5::Event::Incoming(rumqttc_v5::Packet::Publish(publish)) => {
+                    Some((publish.topic, publish.payload))
+                }
+                _ => None,
+            }),
+        }
+    }
 }
 
 async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
@@ -286,4 +312,28 @@ fn words(camel: &str) -> String {
         out.extend(c.to_lowercase());
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_may_be_held_up() {
+        for version in [Version::V311, Version::V5] {
+            let endpoint = Endpoint::new("mqtt://broker", version).unwrap();
+            let subscription = Subscription {
+                filter: "a".into(),
+                qos: 1,
+            };
+            for (subscription, expect) in [(Some(&subscription), 600), (None, 60)] {
+                let keep_alive = match connect(&endpoint, subscription).1 {
+                    Link::V311(link) => link.mqtt_options.keep_alive(),
+                    Link::V5(link) => link.options.keep_alive(),
+                };
+                assert_eq!(keep_alive.as_secs(), expect, "{version:?}");
+            }
+        }
+    }
 }

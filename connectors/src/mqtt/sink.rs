@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::executor::block_on;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
@@ -171,6 +173,10 @@ impl Sink for MqttSink {
     fn publish(&mut self) -> anyhow::Result<()> {
         self.outbox.flush()
     }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.outbox.flush_within(CLOSE_LIMIT)
+    }
 }
 
 /// A value as one level of a topic: what has a meaning in topics becomes `_`.
@@ -182,12 +188,16 @@ fn level(value: &str) -> String {
     }
 }
 
+/// How long the end of a run waits for a broker that is away.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Messages that the broker hasn't acknowledged yet.
 const IN_FLIGHT: usize = 1024;
 
 /// Sends messages in order, keeps each until the broker has it, and sends it again where a connection was lost before.
 pub(crate) struct Outbox {
     connection: Connection,
+    url: String,
     qos: Qos,
     retain: bool,
     in_flight: VecDeque<(String, Vec<u8>, Receipt)>,
@@ -198,6 +208,7 @@ impl Outbox {
         let connection = Connection::start(name, endpoint, None, |_| ControlFlow::Continue(()))?;
         Ok(Outbox {
             connection,
+            url: endpoint.url.clone(),
             qos,
             retain,
             in_flight: VecDeque::new(),
@@ -207,9 +218,9 @@ impl Outbox {
     /// Sends a message; blocks while too many are on their way.
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) -> anyhow::Result<()> {
         while self.in_flight.len() >= IN_FLIGHT {
-            self.settle_first()?;
+            block_on(self.settle_first())?;
         }
-        let receipt = self.connection.publish(topic, payload, self.qos, self.retain)?;
+        let receipt = block_on(self.connection.publish(topic, payload, self.qos, self.retain))?;
         self.in_flight.push_back((topic.to_owned(), payload.to_vec(), receipt));
         Ok(())
     }
@@ -217,16 +228,36 @@ impl Outbox {
     /// Blocks until the broker has acknowledged everything.
     pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         while !self.in_flight.is_empty() {
-            self.settle_first()?;
+            block_on(self.settle_first())?;
         }
         Ok(())
     }
 
-    fn settle_first(&mut self) -> anyhow::Result<()> {
+    /// Like [`Outbox::flush`], but gives up after `limit`.
+    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        clock.block_on(async {
+            let deadline = tokio::time::Instant::now() + limit;
+            while !self.in_flight.is_empty() {
+                let left = self.in_flight.len();
+                match tokio::time::timeout_at(deadline, self.settle_first()).await {
+                    Ok(settled) => settled?,
+                    Err(_) => anyhow::bail!(
+                        "{left} messages were not acknowledged by the broker {} (`url`) within {} s; they are lost",
+                        self.url,
+                        limit.as_secs_f64()
+                    ),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn settle_first(&mut self) -> anyhow::Result<()> {
         let Some((topic, payload, receipt)) = self.in_flight.pop_front() else {
             return Ok(());
         };
-        match receipt.wait() {
+        match receipt.wait().await {
             Ok(()) => Ok(()),
             Err(Undelivered::Refused(reason)) => {
                 anyhow::bail!(
@@ -235,7 +266,7 @@ impl Outbox {
             }
             Err(Undelivered::Again) => {
                 anyhow::ensure!(self.connection.is_running(), "the MQTT connection's thread has ended");
-                let receipt = self.connection.publish(&topic, &payload, self.qos, self.retain)?;
+                let receipt = self.connection.publish(&topic, &payload, self.qos, self.retain).await?;
                 self.in_flight.push_back((topic, payload, receipt));
                 Ok(())
             }

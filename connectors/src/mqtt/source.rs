@@ -6,7 +6,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{BinaryBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
-use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
@@ -107,21 +106,24 @@ impl Source for MqttSource {
     fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
         anyhow::ensure!(partition == 0, "an MQTT source has one partition");
         let queue = Arc::new(Queue::default());
-        let (producer, mut sequence) = (queue.clone(), 0);
+        let (producer, mut sequence) = (
+            Producer {
+                queue: queue.clone(),
+                wake,
+            },
+            0,
+        );
         let on_message = move |message: Message<'_>| {
             let received = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_micros() as i64);
             let topic = String::from_utf8_lossy(message.topic).into_owned();
-            let flow = producer.push(
-                Raw {
-                    topic,
-                    payload: message.payload.to_vec(),
-                    received,
-                    sequence,
-                },
-                &wake,
-            );
+            let flow = producer.push(Raw {
+                topic,
+                payload: message.payload.to_vec(),
+                received,
+                sequence,
+            });
             sequence += 1;
             flow
         };
@@ -129,13 +131,10 @@ impl Source for MqttSource {
         Ok(Box::new(MqttPartition {
             queue,
             connection: Some(connection),
+            stopped: false,
             taken: 0,
             filter: self.subscription.filter.clone(),
         }))
-    }
-
-    fn raw_schema(&self) -> SchemaRef {
-        raw_schema()
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
@@ -170,7 +169,18 @@ struct Queue {
 struct QueueState {
     messages: VecDeque<Raw>,
     bytes: usize,
+    /// The thread is about to end: what it still gives was acknowledged and has to be taken, room or not.
+    stopping: bool,
+    /// Nobody wants more.
     closed: bool,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+/// The connection's thread's end of the queue.
+struct Producer {
+    queue: Arc<Queue>,
+    wake: Wake,
 }
 
 const QUEUE_MESSAGES: usize = 32_768;
@@ -183,29 +193,8 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, raw: Raw, wake: &Wake) -> ControlFlow<()> {
-        let full = |state: &mut QueueState| {
-            !state.closed && (state.messages.len() >= QUEUE_MESSAGES || state.bytes >= QUEUE_BYTES)
-        };
-        let mut state = self
-            .room
-            .wait_while(self.lock(), full)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.closed {
-            return ControlFlow::Break(());
-        }
-        let was_empty = state.messages.is_empty();
-        state.bytes += raw.topic.len() + raw.payload.len();
-        state.messages.push_back(raw);
-        drop(state);
-        if was_empty {
-            wake();
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// The next messages, up to a batch; and whether more wait.
-    fn take(&self) -> Vec<Raw> {
+    /// The next messages, up to a batch; and whether these are the last.
+    fn take(&self) -> (Vec<Raw>, bool) {
         let mut state = self.lock();
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -216,7 +205,12 @@ impl Queue {
         }
         state.bytes -= bytes;
         self.room.notify_one();
-        batch
+        (batch, state.ended && state.messages.is_empty())
+    }
+
+    fn stop(&self) {
+        self.lock().stopping = true;
+        self.room.notify_all();
     }
 
     fn close(&self) {
@@ -225,20 +219,52 @@ impl Queue {
     }
 }
 
+impl Producer {
+    fn push(&self, raw: Raw) -> ControlFlow<()> {
+        let full = |state: &mut QueueState| {
+            let is_full = state.messages.len() >= QUEUE_MESSAGES || state.bytes >= QUEUE_BYTES;
+            is_full && !state.closed && !state.stopping
+        };
+        let mut state = self
+            .queue
+            .room
+            .wait_while(self.queue.lock(), full)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return ControlFlow::Break(());
+        }
+        let was_empty = state.messages.is_empty();
+        state.bytes += raw.topic.len() + raw.payload.len();
+        state.messages.push_back(raw);
+        drop(state);
+        if was_empty {
+            (self.wake)();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        (self.wake)();
+    }
+}
+
 struct MqttPartition {
     queue: Arc<Queue>,
     connection: Option<Connection>,
+    stopped: bool,
     taken: u64,
     filter: String,
 }
 
 impl Partition for MqttPartition {
     fn poll(&mut self) -> anyhow::Result<Poll> {
-        let batch = self.queue.take();
+        let (batch, last) = self.queue.take();
         if batch.is_empty() {
-            let running = self.connection.as_ref().is_some_and(Connection::is_running);
-            anyhow::ensure!(running, "the MQTT connection's thread has ended");
-            return Ok(Poll::Idle);
+            anyhow::ensure!(self.stopped || !last, "the MQTT connection's thread has ended");
+            return Ok(if last { Poll::End } else { Poll::Idle });
         }
         self.taken += batch.len() as u64;
         let mut topic = StringBuilder::new();
@@ -260,6 +286,15 @@ impl Partition for MqttPartition {
                 Arc::new(sequence.finish()),
             ],
         )?))
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped = true;
+        self.queue.stop();
+        if let Some(connection) = &self.connection {
+            connection.stop();
+        }
+        true
     }
 
     fn position(&self) -> Position {

@@ -76,10 +76,6 @@ impl Source for Simulation {
         }))
     }
 
-    fn raw_schema(&self) -> SchemaRef {
-        SCHEMA.clone()
-    }
-
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(LineDecoder {
             line: self.settings.line.clone(),

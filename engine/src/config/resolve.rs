@@ -93,7 +93,7 @@ impl Override {
     }
 
     /// Puts the value in its place. Its position is line 0, which stands for the command line.
-    pub fn apply(&self, root: &mut Node) {
+    pub(crate) fn apply(&self, root: &mut Node) {
         let mut place = root;
         for key in &self.path {
             place = child(place, key);

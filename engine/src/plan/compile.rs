@@ -59,21 +59,15 @@ pub fn compile(
     catalog: &Catalog,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Plan, Vec<Diagnostic>> {
-    let mut root = parse(file, text).map_err(|diagnostic| vec![diagnostic])?;
-    for one in overrides {
-        one.apply(&mut root);
-    }
+    let (root, problems) = read(file, text, overrides, env).map_err(|diagnostic| vec![diagnostic])?;
     let mut compiler = Compiler {
         file,
         text,
         overrides,
         catalog,
-        root: &root.clone(),
+        root: &root,
         found: Vec::new(),
     };
-    let mut problems = Vec::new();
-    resolve(&mut root, env, &mut problems);
-    compiler.root = &root;
     let plan = compiler.plan();
     // A value that could not be had has one problem, not also a wrong type.
     compiler
@@ -89,6 +83,26 @@ pub fn compile(
     found.sort_by_key(|diagnostic| diagnostic.at);
     found.dedup();
     Err(found)
+}
+
+/// The file as it will be compiled: with overrides, and values from the environment and secret files in their places. Beside
+/// it, where such a value could not be had.
+///
+/// # Errors
+/// The text breaks the format's rules.
+pub fn read(
+    file: &str,
+    text: &str,
+    overrides: &[Override],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Node, Vec<(Position, Problem)>), Diagnostic> {
+    let mut root = parse(file, text)?;
+    for one in overrides {
+        one.apply(&mut root);
+    }
+    let mut problems = Vec::new();
+    resolve(&mut root, env, &mut problems);
+    Ok((root, problems))
 }
 
 struct Compiler<'a> {

@@ -9,7 +9,7 @@ use crate::sink::SinkPlan;
 use crate::source::Source;
 use crate::table::Table;
 
-pub use compile::{compile, schema};
+pub use compile::{compile, read, schema};
 
 /// A pipeline that can run.
 pub struct Plan {

@@ -37,8 +37,13 @@ pub(crate) fn decode<'scope>(run: &Arc<Run>, source: usize, raw: Frames<'scope>)
                 }
             };
             metrics.busy_seconds.inc_by(started.elapsed().as_secs_f64());
-            metrics.rows_out.inc_by(decoded.samples.num_rows() as u64);
-            metrics.dead_letters.inc_by(decoded.dead_letters.num_rows() as u64);
+            let (rows, letters) = (
+                decoded.samples.num_rows() as u64,
+                decoded.dead_letters.num_rows() as u64,
+            );
+            metrics.rows_in.inc_by(rows + letters);
+            metrics.rows_out.inc_by(rows);
+            metrics.dead_letters.inc_by(letters);
             run.taps.offer(Edge::Source(source), &name, &decoded.samples);
             let some =
                 |batch: arrow::array::RecordBatch| (batch.num_rows() > 0).then(|| Frame::rows(batch, packet.origin));

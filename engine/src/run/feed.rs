@@ -8,7 +8,6 @@ use timely::dataflow::operators::core::input::Handle;
 
 use super::Run;
 use crate::frame::{Frame, Origin};
-use crate::metrics::NodeMetrics;
 use crate::plan::Plan;
 use crate::source::{Partition, Poll};
 
@@ -41,6 +40,7 @@ pub(crate) struct Feed {
     partitions: Vec<Fed>,
     per_epoch: usize,
     epoch: u64,
+    stopped: bool,
     opened: Instant,
     last_tick: Instant,
 }
@@ -57,7 +57,7 @@ struct Fed {
     /// Batches given in the epoch that is open.
     given: usize,
     settled: bool,
-    metrics: NodeMetrics,
+    ended: bool,
 }
 
 /// What the feed wants next.
@@ -105,7 +105,7 @@ impl Feed {
                         sequence: 0,
                         given: 0,
                         settled: false,
-                        metrics: run.metrics.node(&planned.name, planned.kind),
+                        ended: false,
                     });
                 }
                 place += 1;
@@ -120,15 +120,16 @@ impl Feed {
             partitions: fed,
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
             epoch: 0,
+            stopped: false,
             opened: now,
             last_tick: now,
         })
     }
 
-    /// Fills the open epoch and opens the next when it is full. `behind` tells whether all sinks have taken an epoch.
+    /// Fills the open epoch and opens the next when it is full. `taken` tells whether the sinks have taken an epoch.
     pub fn turn(&mut self, taken: impl Fn(u64) -> bool, peers: usize) -> anyhow::Result<Next> {
-        if self.run.stopping() {
-            self.partitions.clear();
+        if self.run.stopping() && !std::mem::replace(&mut self.stopped, true) {
+            self.partitions.retain_mut(|fed| fed.partition.stop());
         }
         if self.partitions.is_empty() {
             self.inputs.clear();
@@ -143,10 +144,10 @@ impl Feed {
             waits |= fed.fill(&mut self.inputs, self.per_epoch)?;
         }
         self.partitions.retain(|fed| {
-            if fed.ended() {
+            if fed.ended {
                 self.run.set_position(fed.place, fed.partition.position());
             }
-            !fed.ended()
+            !fed.ended
         });
         if waits {
             return Ok(Next::After(Duration::from_millis(1)));
@@ -201,16 +202,12 @@ impl Feed {
     }
 }
 
-/// Marks a partition that is done for ever.
-const ENDED: u64 = u64::MAX;
-
 impl Fed {
     /// Takes what the partition has for the open epoch; true when the epoch must wait for more.
     fn fill(&mut self, inputs: &mut [Input], per_epoch: usize) -> anyhow::Result<bool> {
         while !self.settled && self.given < per_epoch {
             match self.partition.poll()? {
                 Poll::Batch(batch) => {
-                    self.metrics.rows_in.inc_by(batch.num_rows() as u64);
                     let partition = (self.source as u32, self.number);
                     let mut frame = Frame::rows(
                         batch,
@@ -226,15 +223,11 @@ impl Fed {
                 Poll::Idle => self.settled = true,
                 Poll::Wait => return Ok(true),
                 Poll::End => {
-                    self.sequence = ENDED;
+                    self.ended = true;
                     self.settled = true;
                 }
             }
         }
         Ok(false)
-    }
-
-    fn ended(&self) -> bool {
-        self.sequence == ENDED
     }
 }

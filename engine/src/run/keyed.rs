@@ -66,9 +66,8 @@ pub(crate) fn keyed<'scope>(
             {
                 Some(open) => held.iter_mut().for_each(|capability| capability.downgrade(&open)),
                 None => {
-                    let epoch = *held[0].time();
                     let emitted = driver.end();
-                    flush(held, epoch, emitted);
+                    flush(held, END, emitted);
                     capabilities = None;
                 }
             }
@@ -76,6 +75,9 @@ pub(crate) fn keyed<'scope>(
     });
     (output_stream, late_stream)
 }
+
+/// The epoch of what steps emit when their input has ended: after all others, so that the next step sees it last.
+const END: u64 = u64::MAX - 1;
 
 fn closed(frontiers: &[MutableAntichain<u64>], epoch: u64) -> bool {
     frontiers.iter().all(|frontier| !frontier.less_equal(&epoch))
@@ -277,7 +279,13 @@ impl Driver {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64());
-            self.metrics.watermark_delay_seconds.set(now - watermark as f64 / 1e6);
+            let kind = self.run.plan().steps[self.step].kind;
+            let delay = self
+                .run
+                .metrics
+                .watermark_delay_seconds
+                .with_label_values(&[self.name.as_str(), kind]);
+            delay.set(now - watermark as f64 / 1e6);
         }
     }
 

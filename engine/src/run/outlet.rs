@@ -87,8 +87,7 @@ fn serve(
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                sink.stage()?;
-                return sink.publish();
+                return sink.close();
             }
         }
         if Instant::now() >= due {

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Interval, Problem, Section};
@@ -105,10 +105,6 @@ impl Source for List {
         }))
     }
 
-    fn raw_schema(&self) -> SchemaRef {
-        raw_schema()
-    }
-
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(ListDecoder {
             name: self.name.clone(),
@@ -186,6 +182,9 @@ impl Decoder for ListDecoder {
 struct SumConfig {
     /// How long a row may be out of order.
     lateness: Option<Interval>,
+    /// Emits a row of -1 when the input ends.
+    #[serde(default)]
+    last: bool,
 }
 
 struct Sum {
@@ -215,9 +214,10 @@ impl Step for Sum {
         }
     }
 
-    fn operator(&self, _: &str) -> Box<dyn Operator> {
+    fn operator(&self, key: &str) -> Box<dyn Operator> {
         Box::new(Summing {
             sum: 0.0,
+            last: self.config.last.then(|| key.to_owned()),
             schema: self.table.schema.clone(),
         })
     }
@@ -225,6 +225,7 @@ impl Step for Sum {
 
 struct Summing {
     sum: f64,
+    last: Option<String>,
     schema: SchemaRef,
 }
 
@@ -242,6 +243,20 @@ impl Operator for Summing {
         let batch = rows.batch();
         let columns = vec![batch.column(0).clone(), batch.column(2).clone(), Arc::new(sums) as _];
         out.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Output) -> anyhow::Result<()> {
+        if let Some(key) = &self.last {
+            let machine: DictionaryArray<Int32Type> = [key.as_str()].into_iter().collect();
+            let ts = TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(machine),
+                Arc::new(ts),
+                Arc::new(Float64Array::from(vec![-1.0])),
+            ];
+            out.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
+        }
         Ok(())
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Scene {
     /// The cycle from which on there is no speed.
     pub absent_from: Option<usize>,
     pub missing: u64,
+    /// Of the last cycle's speed only.
+    pub speed_missing: u64,
     pub settings: String,
     /// Recipe of each cycle, where there are recipes.
     pub recipes: Vec<Option<&'static str>>,
@@ -30,6 +32,7 @@ impl Default for Scene {
             levels: vec![0.0, 0.1, 0.2, 0.1],
             absent_from: None,
             missing: 0,
+            speed_missing: 0,
             settings: "{reference: {first: 3}}".into(),
             recipes: Vec::new(),
             outcomes: Vec::new(),
@@ -104,7 +107,12 @@ pub(crate) fn compared(scene: Scene) -> (Input, Vec<RecordBatch>) {
             builder.signal("recipe", 0, *recipe, &[], &[]);
         }
         if scene.absent_from.is_none_or(|from| index < from) {
-            builder.signal("speed", 0, None, &offsets, &ramp((index % 3) as f64 / 10.0));
+            let missing = if index + 1 == scene.levels.len() {
+                scene.speed_missing
+            } else {
+                0
+            };
+            builder.signal("speed", missing, None, &offsets, &ramp((index % 3) as f64 / 10.0));
         }
         let outcome = scene.outcomes.get(index).copied().unwrap_or(Outcome::Complete);
         cycle(&mut builder, index, outcome, scene.missing);

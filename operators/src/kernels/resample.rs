@@ -23,12 +23,12 @@ pub fn resample_into(times: &[i64], values: &[f64], n: usize, out: &mut Vec<f64>
         out.resize(n, f64::NAN);
         return;
     };
-    let span = (t1 - t0) as f64;
+    let span = t1.saturating_sub(t0) as f64;
     if values.len() == 1 || span <= 0.0 {
         out.resize(n, first);
         return;
     }
-    let relative = |index: usize| (times[index] - t0) as f64 / span;
+    let relative = |index: usize| times[index].saturating_sub(t0) as f64 / span;
     let last = values.len() - 1;
     // The last sample at or before the point.
     let mut left = 0;
@@ -80,6 +80,7 @@ mod tests {
         check(&[0, 1, 2], &[1.0, 2.0, 3.0], 3, &[1.0, 2.0, 3.0]);
         check(&[0, 5, 5, 10], &[0.0, 1.0, 9.0, 9.0], 3, &[0.0, 9.0, 9.0]);
         check(&[0, 10], &[-1e308, 1e308], 3, &[-1e308, 0.0, 1e308]);
+        check(&[i64::MIN, i64::MAX], &[1.0, 2.0], 2, &[1.0, 2.0]);
         assert!(resample(&[], &[], 2).iter().all(|v| v.is_nan()));
     }
 

@@ -26,9 +26,9 @@ impl Series {
             };
         }
         let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
-        let step = (last - first) as f64 / (most_points - 1).max(1) as f64;
+        let step = last.saturating_sub(first) as f64 / (most_points - 1).max(1) as f64;
         let times = (0..most_points)
-            .map(|k| first + (step * k as f64).round() as i64)
+            .map(|k| first.saturating_add((step * k as f64).round() as i64))
             .collect();
         Series {
             offsets: times,

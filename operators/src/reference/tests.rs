@@ -177,3 +177,9 @@ proptest! {
         prop_assert_eq!(ranks, vec![1, 2, 3]);
     }
 }
+
+#[test]
+fn a_series_from_end_to_end_of_time_is_thinned() {
+    let series = Series::new(&[i64::MIN, 0, i64::MAX], &[1.0, 2.0, 3.0], 2);
+    assert_eq!((series.values.len(), series.offsets[0]), (2, i64::MIN));
+}

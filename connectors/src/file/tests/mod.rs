@@ -276,6 +276,17 @@ fn bad_rows_cost_themselves() {
 }
 
 #[test]
+fn a_carriage_return_in_quotes_ends_no_line() {
+    check(
+        "a.csv",
+        "machine,signal,ts,value,text\nm,s,1,1,\"a\rb\"\nm,\"s\",2,2,x\ry\n",
+        "layout: long, text: text, time: {column: ts, unit: us}",
+        &["m s 1 1 a\rb", "m s 2 2 x\ry"],
+        &[],
+    );
+}
+
+#[test]
 fn ten_megabytes_without_a_line_end() {
     let folder = Folder::new();
     let text = format!("ts,a\n1,1\n{}\n2,2\n", "z,".repeat(5 << 20));

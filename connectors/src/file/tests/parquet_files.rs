@@ -112,3 +112,19 @@ fn parquet_long_and_wide() {
     let found = read_with(&settings(&path, "time: {column: t}"), None).unwrap();
     assert_eq!((found.rows.len(), found.dead.len()), (0, 1), "{found:?}");
 }
+
+#[test]
+fn a_wide_file_without_machines() {
+    let folder = Folder::new();
+    let path = parquet_file(
+        &folder,
+        vec![
+            ("machine", Arc::new(StringArray::from(vec![None::<&str>, None]))),
+            ("t", Arc::new(TimestampNanosecondArray::from(vec![1_999, 2_000]))),
+            ("n", Arc::new(Int64Array::from(vec![1, 2]))),
+        ],
+        2,
+    );
+    let found = read_with(&settings(&path, "time: {column: t}"), None).unwrap();
+    assert_eq!((found.rows.len(), found.dead), (0, vec!["0 no machine".into(), "1 no machine".into()]));
+}
