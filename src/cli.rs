@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -162,6 +162,7 @@ pub fn main() -> ExitCode {
     let stderr = std::io::stderr;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(stderr)
         .with_target(false)
         .init();
@@ -179,7 +180,8 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    // Not locked here: a run's own stdout sink needs it.
+    let mut out = std::io::stdout();
     match command {
         Command::Demo(args) => demo::demo(&args)?,
         Command::Run(args) => start(&args)?,
@@ -239,7 +241,7 @@ fn make_room(dir: &std::path::Path, source: &str, overwrite: bool) -> anyhow::Re
          choose another --data DIR, or --overwrite to begin it anew"
     );
     tracing::info!("{dir_name}: the old history is removed");
-    Ok(taktline_connectors::history::remove(dir)?)
+    taktline_connectors::history::remove(dir)
 }
 
 fn validate(pipeline: &Pipeline, format: TextOrJson) -> anyhow::Result<ExitCode> {
@@ -303,18 +305,36 @@ fn test(file: &std::path::Path, format: TextOrJson) -> anyhow::Result<ExitCode> 
 
 fn sql(args: &SqlArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut out = Out { closed: false };
     let result = runtime.block_on(async {
         let context = taktline_queries::context(&args.data, &args.tables).await?;
-        taktline_queries::sql(&context, &args.query, args.format, &mut std::io::stdout().lock()).await
+        taktline_queries::sql(&context, &args.query, args.format, &mut out).await
     });
-    match result {
-        // Whoever read our output has read enough.
-        Err(error) if broken_pipe(&error) => Ok(()),
-        result => result,
+    // Whoever read our output has read enough.
+    if out.closed { Ok(()) } else { result }
+}
+
+/// Stdout that remembers whether its reader has gone; libraries turn the error into a text.
+struct Out {
+    closed: bool,
+}
+
+impl Out {
+    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+        self.closed |= result.as_ref().err().is_some_and(gone);
+        result
     }
 }
 
-fn broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = std::io::stdout().write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = std::io::stdout().flush();
+        self.note(flushed)
+    }
 }

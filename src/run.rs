@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -55,12 +55,10 @@ pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
     for line in report(&run, &remarks) {
         eprintln!("{line}");
     }
-    if !settings.until_end && !signalled.load(Ordering::Acquire) {
-        if let Some(api) = &api {
-            eprintln!("the input has ended; http://{} stays up until Ctrl-C", api.address);
-            while !signalled.load(Ordering::Acquire) {
-                std::thread::park_timeout(Duration::from_millis(100));
-            }
+    if let (Some(api), false, false) = (&api, settings.until_end, signalled.load(Ordering::Acquire)) {
+        eprintln!("the input has ended; http://{} stays up until Ctrl-C", api.address);
+        while !signalled.load(Ordering::Acquire) {
+            std::thread::park_timeout(Duration::from_millis(100));
         }
     }
     if let Some(api) = api {
@@ -81,6 +79,9 @@ fn serve(run: &Arc<Run>, listen: Option<SocketAddr>) -> anyhow::Result<Api> {
     Ok(api)
 }
 
+/// Signals that come together are one wish to stop.
+const ONE_WISH: Duration = Duration::from_secs(2);
+
 /// The first SIGINT or SIGTERM ends the run in good order, the second at once.
 fn stop_on_signals(run: &Arc<Run>) -> anyhow::Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
@@ -88,8 +89,14 @@ fn stop_on_signals(run: &Arc<Run>) -> anyhow::Result<Arc<AtomicBool>> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("signals")?;
     let (run, seen) = (Arc::clone(run), Arc::clone(&signalled));
     std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut first = None;
         for _ in signals.forever() {
-            if seen.swap(true, Ordering::AcqRel) {
+            let at = *first.get_or_insert_with(Instant::now);
+            // A supervisor may signal the process and then its group: that is one wish.
+            if seen.swap(true, Ordering::AcqRel) && at.elapsed() < ONE_WISH {
+                continue;
+            }
+            if at.elapsed() >= ONE_WISH {
                 eprintln!("stopped at once; what was not published is lost");
                 std::process::exit(1);
             }

@@ -32,7 +32,7 @@ pub struct Verdict {
 /// Runs all tests of a pipeline file, in order.
 ///
 /// # Errors
-/// The file is wrong, or a recorded input can't be read.
+/// The file can't be read or is wrong.
 pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
     Pipeline::open(file, &[], None)?.plan()?; // with its own sources, so that all of the file is checked
     let name = file.display().to_string();
@@ -42,15 +42,21 @@ pub fn verify(file: &Path) -> anyhow::Result<Vec<Verdict>> {
         || Ok(Vec::new()),
         |tests| serde_json::from_value::<Vec<Case>>(tests.to_json()),
     )?;
-    tests.iter().map(|case| one(&name, &root, case)).collect()
+    let verdict = |case: &Case| {
+        one(&name, &root, case).unwrap_or_else(|error| Verdict {
+            name: case.name.clone(),
+            failures: vec![format!("{error:#}")],
+        })
+    };
+    Ok(tests.iter().map(verdict).collect())
 }
 
 fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
     let nothing = tempfile::Builder::new().suffix(".csv").tempfile()?;
     std::fs::write(nothing.path(), "machine,signal,ts,value\n")?;
-    let plan = replaying(file, root, &case.replay, nothing.path()).with_context(|| format!("test {}", case.name))?;
+    let plan = replaying(file, root, &case.replay, nothing.path())?;
     let run = Run::new(plan, Options::default())?;
-    run.execute().with_context(|| format!("test {}", case.name))?;
+    let remarks = run.execute()?;
     let plan = run.plan();
     let mut failures = Vec::new();
     let source = |source: &taktline_engine::plan::PlannedSource| {
@@ -78,6 +84,9 @@ fn one(file: &str, root: &Node, case: &Case) -> anyhow::Result<Verdict> {
             found if found == *expected => {}
             found => failures.push(format!("{what}: expected {expected}, found {found}")),
         }
+    }
+    if !failures.is_empty() {
+        failures.extend(remarks.iter().map(|r| format!("{}: {}: {}", r.step, r.machine, r.text)));
     }
     Ok(Verdict {
         name: case.name.clone(),

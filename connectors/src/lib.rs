@@ -1,8 +1,9 @@
 //! Sources and sinks of Taktline, one folder or file each, one row each in [`SOURCES`] and [`SINKS`].
 //!
-//! - [`file`]: CSV, Parquet and NDJSON; [`simulate`]: a press line. [`replay`] paces both.
+//! - [`file`](mod@file): CSV, Parquet and NDJSON; [`simulate`]: a press line. `replay` paces both.
 //! - [`mqtt`]: source and sink, and the broker of the demo; [`codec`]: payload formats.
 //! - [`history`]: Delta tables; [`stdout`]: rows for other programs.
+//! - `time`: times as they come in; `rows`: samples in the making. All sources share them.
 
 pub mod codec;
 pub mod file;
@@ -12,6 +13,7 @@ mod replay;
 mod rows;
 pub mod simulate;
 pub mod stdout;
+mod time;
 
 use taktline_engine::kind::{SinkKind, SourceKind};
 

@@ -338,7 +338,10 @@ fn a_sink_closes_without_its_broker() {
     sink.write(0, &one_row()).unwrap();
     let start = Instant::now();
     let error = sink.close().unwrap_err().to_string();
-    let expect = format!("2 messages were not acknowledged by the broker {} (`url`)", broker.url());
+    let expect = format!(
+        "2 messages were not acknowledged by the broker {} (`url`)",
+        broker.url()
+    );
     assert!(error.starts_with(&expect), "{error}");
     assert!((9..15).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }

@@ -81,7 +81,7 @@ fn everything_wrong_is_said_at_once() {
     check(
         "version: 2\nsourcess: {}\nsources:\n  plc: {kind: lst}\nsteps:\n  a: {kind: sum, from: plcc, lateness: 2}\nsinks:\n  s: {from: a}\n",
         expect![[r#"
-            line.yaml:1:10: must be at most 1
+            line.yaml:1:10: must be 1
             line.yaml:2:1: unknown key `sourcess`; did you mean `sources`?
             line.yaml:4:15: unknown kind `lst`; did you mean `list`?
             line.yaml:6:24: there is no source or step `plcc`; did you mean `plc`?
@@ -183,8 +183,8 @@ fn each_wrong_thing_has_its_place() {
         "  all:",
         "  sums:",
         expect![[r#"
-        line.yaml:7:3: duplicated key in mapping
-    "#]],
+            line.yaml:7:3: the key `sums` stands here a second time
+        "#]],
     );
     check_with(
         "  all:",

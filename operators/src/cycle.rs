@@ -12,10 +12,12 @@
 //! | no row of the machine for longer than `gap` | with its last row | `gap` |
 //! | the input ends | with its last row | `truncated` |
 //!
-//! A cycle starts with the row that meets `start`, where `for` is given with the first one of those that lasted. While a
-//! cycle is open, `start` is not looked at unless there is no `end`. A phase without `end` or by `length` also ends, complete,
-//! where its complete cycle ends, and the first phase by `length` doesn't start before its cycle. A cycle by `length`
-//! that goes on after a `gap` starts with the row after it. `max` is 1d where neither `max` nor `gap` is given.
+//! A cycle starts with the row that meets `start`, where `for` is given with the first one of those that lasted. While
+//! a cycle is open, `start` is not looked at unless there is no `end`. `max` is 1d where neither `max` nor `gap` is given.
+//! A cycle by `length` that goes on after a `gap` starts with the row after it.
+//!
+//! A phase without `end` or by `length` also ends, complete, where its complete cycle ends, and the first phase by
+//! `length` doesn't start before its cycle.
 
 use std::sync::Arc;
 

@@ -21,6 +21,17 @@ fn cut(by: Boundaries, most_samples: u64) -> Arc<Cut> {
     })
 }
 
+/// A step without `max`.
+fn unbounded(by: Boundaries, most_samples: u64) -> CycleStep {
+    CycleStep {
+        name: "s".into(),
+        cut: cut(by, most_samples),
+        max_us: None,
+        order: Order::Time { lateness_us: 0 },
+        table: cycles::table(cycles::schema(), false),
+    }
+}
+
 fn triggers(start: &str, end: Option<&str>) -> Boundaries {
     let trigger = |text: &str| Box::new(Trigger::parse("start", text).unwrap());
     Boundaries::Triggers {
@@ -99,13 +110,7 @@ fn lasts_a_day_at_most() {
 #[test]
 fn holds_so_many_samples_at_most() {
     let check = |by: Boundaries, text: &str, expect: &[&str]| {
-        let step = CycleStep {
-            name: "s".into(),
-            cut: cut(by, 3),
-            max_us: None,
-            order: Order::Time { lateness_us: 0 },
-            table: cycles::table(cycles::schema(), false),
-        };
+        let step = unbounded(by, 3);
         for chunk in [1, 2, 9] {
             assert_eq!(
                 show(&run(&step, &rows(text), chunk, None).0),
@@ -128,7 +133,7 @@ fn holds_so_many_samples_at_most() {
     check(
         triggers("p rises above 5", Some("p falls below 3 for 9ms")),
         "p 0 0, p 1 6, p 2 1, p 3 1, p 4 1, p 5 9",
-        &["1..3 timeout 3/0 p=6:1"],
+        &["1..3 timeout 3/0 p=6:1", "5..5 truncated 1/0 p=9:9"],
     );
 }
 
@@ -136,8 +141,8 @@ fn holds_so_many_samples_at_most() {
 fn a_next_cycle_keeps_its_rows_when_max_passes_before_it_is_sure() {
     check(
         "{start: p rises above 5 for 4ms, max: 6ms}",
-        "p 0 0, p 1 6, p 5 1, p 6 7, p 7 8, p 9 9, p 11 6, p 12 7",
-        &["1..6 complete 2/0 p=6:1", "6..12 timeout 5/0 p=7:7"],
+        "p 0 0, p 1 6, p 6 1, p 7 7, p 8 8, p 9 9, p 12 6, p 13 5.5, p 14 1",
+        &["1..7 complete 2/0 p=6:1", "7..13 timeout 5/0 p=7:5.5"],
     );
 }
 
@@ -154,6 +159,19 @@ fn ends_of_time() {
         let rows = rows.map(|(ts, value)| sample("b", ts, value));
         run(step(yaml).as_ref(), &rows, 2, None);
     }
+    // An end that was broken: rows of the end of time go to a cycle that began at its start.
+    let by = triggers("b rises above 0", Some("b falls below 0 for 1s"));
+    let step = unbounded(by, MOST_SAMPLES);
+    let rows = [
+        (i64::MIN, -1.0),
+        (i64::MIN + 1, 1.0),
+        (i64::MAX - 9, -1.0),
+        (i64::MAX - 8, -1.0),
+        (i64::MAX, 1.0),
+    ];
+    let rows = rows.map(|(ts, value)| sample("b", ts, value));
+    let (cycles, _) = run(&step, &rows, 2, None);
+    assert_eq!(show(&cycles).len(), 1);
 }
 
 /// Ids and times of the phases of the cycles that `outer` cuts.

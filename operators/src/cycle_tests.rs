@@ -471,7 +471,7 @@ proptest! {
     fn the_cut_into_calls_does_not_matter(
         steps in prop::collection::vec((0_i64..4, 0_usize..3, 0..8_i32), 1..60),
         chunk in 1_usize..9,
-        kind in 0_usize..6,
+        kind in 0_usize..7,
     ) {
         let yaml = [
             "{start: a rises above 4, end: a falls below 2, max: 9ms, gap: 2ms, min: 2ms}",
@@ -480,6 +480,7 @@ proptest! {
             "{start: b changes, gap: 2ms}",
             "{start: c goes back, max: 4ms}",
             "{length: 5ms}",
+            "{length: 9ms, gap: 2ms}",
         ][kind];
         let mut ts = 0;
         let rows: Vec<Sample<'_>> = steps.iter().map(|(pause, signal, value)| {

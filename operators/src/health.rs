@@ -40,8 +40,8 @@ const TOP: usize = 3;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
-    /// The share of samples that may be missing, of a cycle and of each compared signal without texts; beyond it health is
-    /// unknown. Default: 20%.
+    /// The share of samples that may be missing, of a cycle and of each compared signal without texts; beyond it
+    /// health is unknown. Default: 20%.
     #[serde(default = "default_max_missing")]
     max_missing: Percent,
     /// Health below this is a medium risk, at or above it a low one. Default: 80.
@@ -140,11 +140,11 @@ impl Operator for Scorer {
             .collect();
         let (mut first, mut top) = (StringBuilder::new(), ListBuilder::new(StringBuilder::new()));
         let (cycles, mut at) = (CycleRows::of(&batch)?, columns.first_signal);
-        for row in 0..batch.num_rows() {
+        for (row, health) in health.iter_mut().enumerate() {
             let mut ranked: Vec<(u32, &str)> = Vec::new();
             for signal in cycles.signals(row) {
                 if columns.rank.is_valid(at) && self.config.lacks(&signal) {
-                    health[row] = f64::NAN;
+                    *health = f64::NAN;
                 }
                 ranked.extend(columns.rank.is_valid(at).then(|| (columns.rank.value(at), signal.name)));
                 at += 1;

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::Context;
 use taktline_engine::DeadLetters;
 
 use super::block::{BlockView, is_blank};
@@ -27,18 +26,18 @@ pub(super) struct CsvFile {
 }
 
 impl CsvFile {
-    /// Reads the header; `None` for an empty file.
+    /// Reads the header; `None` for an empty file. The inner error says why this is no CSV file.
     ///
     /// # Errors
     /// The file can't be read or lacks a column.
-    pub fn open(settings: &Settings, path: &Path, stem: &str) -> anyhow::Result<Option<Self>> {
+    pub fn open(settings: &Settings, path: &Path, stem: &str) -> anyhow::Result<Result<Option<Self>, String>> {
         let mut head = Vec::new();
         let limit = SORT_BYTES.max(settings.max_line as u64);
         File::open(path)?.take(limit).read_to_end(&mut head)?;
         let bom = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let text = &head[bom..];
         if text.trim_ascii().is_empty() {
-            return Ok(None);
+            return Ok(Ok(None));
         }
         let is_tsv = path
             .extension()
@@ -50,11 +49,15 @@ impl CsvFile {
             None => {
                 let end = memchr::memchr(b'\n', text);
                 let whole = end.is_some() || (head.len() as u64) < limit;
-                anyhow::ensure!(whole, "no line end in the first {limit} bytes; is it a CSV file?");
+                if !whole {
+                    return Ok(Err(format!("no line end in the first {limit} bytes: no CSV file?")));
+                }
                 let line = without_cr(&text[..end.unwrap_or(text.len())]);
                 let (bytes, spans) = splitter.split(line);
                 let names = spans.iter().map(|span| String::from_utf8(bytes[span.range()].to_vec()));
-                let names = names.collect::<Result<Vec<_>, _>>().context("the header is no UTF-8")?;
+                let Ok(names) = names.collect::<Result<Vec<_>, _>>() else {
+                    return Ok(Err("the header is no UTF-8".into()));
+                };
                 (names, end.map_or(text.len(), |end| end + 1))
             }
         };
@@ -68,18 +71,58 @@ impl CsvFile {
                 &mut splitter,
             )
         });
-        let columns = resolve(settings, &header, stem, |index| sorts.get(index).copied())?;
-        Ok(Some(CsvFile {
+        let columns = resolve(settings, &header, stem, |index| sorts.get(index).map(|(sort, _)| *sort))?;
+        for warning in warnings(settings, path, &columns, |index| {
+            sorts.get(index).and_then(|(_, cell)| cell.as_deref())
+        }) {
+            tracing::warn!("{warning}");
+        }
+        Ok(Ok(Some(CsvFile {
             columns,
             data_start: (bom + start) as u64,
             delimiter,
-        }))
+        })))
     }
 }
 
-/// Each column's sort by its first filled cell; a column without one holds numbers.
-fn sorts(text: &[u8], whole: bool, fields: usize, numbers: &Numbers, splitter: &mut Splitter) -> Vec<Sort> {
-    let mut found: Vec<Option<Sort>> = vec![None; fields];
+/// What people write where there is no value; compared without regard to case.
+const PLACEHOLDERS: [&str; 16] = [
+    "n/a", "#n/a", "na", "n.a.", "k.a.", "null", "none", "nil", "-", "--", "---", "?", ".", "missing", "bad", "error",
+];
+
+/// Says which columns became texts because of a word that mostly stands for no value.
+fn warnings<'s>(
+    settings: &Settings,
+    path: &Path,
+    columns: &Columns,
+    placeholder: impl Fn(usize) -> Option<&'s str>,
+) -> Vec<String> {
+    let Shape::Wide(wide) = &columns.shape else {
+        return Vec::new();
+    };
+    let chosen = |column: &WideColumn| settings.text.iter().any(|name| name.trim() == column.name);
+    let told = wide.iter().filter(|column| !chosen(column)).filter_map(|column| {
+        let word = placeholder(column.index)?;
+        Some(format!(
+            "{}: column `{}` is read as text, since `{word}` is its first filled cell; write missing: ['{word}'] if its \
+             cells are numbers, or text: [{}] to keep it so",
+            path.display(),
+            column.name,
+            column.name
+        ))
+    });
+    told.collect()
+}
+
+/// Each column's sort by its first filled cell, and that cell if it is a placeholder; a column without one holds numbers.
+fn sorts(
+    text: &[u8],
+    whole: bool,
+    fields: usize,
+    numbers: &Numbers,
+    splitter: &mut Splitter,
+) -> Vec<(Sort, Option<String>)> {
+    let mut found: Vec<Option<(Sort, Option<String>)>> = vec![None; fields];
     let end = if whole {
         text.len()
     } else {
@@ -92,9 +135,14 @@ fn sorts(text: &[u8], whole: bool, fields: usize, numbers: &Numbers, splitter: &
         }
         for (sort, span) in found.iter_mut().zip(spans) {
             if sort.is_none() {
-                *sort = match numbers.parse(&bytes[span.range()]) {
-                    Cell::Number(_) => Some(Sort::Number),
-                    Cell::Bad => Some(Sort::Text),
+                let cell = &bytes[span.range()];
+                *sort = match numbers.parse(cell) {
+                    Cell::Number(_) => Some((Sort::Number, None)),
+                    Cell::Bad => {
+                        let word = String::from_utf8_lossy(cell.trim_ascii());
+                        let is_placeholder = PLACEHOLDERS.iter().any(|known| known.eq_ignore_ascii_case(&word));
+                        Some((Sort::Text, is_placeholder.then(|| word.into_owned())))
+                    }
                     Cell::Empty => None,
                 };
             }
@@ -103,7 +151,10 @@ fn sorts(text: &[u8], whole: bool, fields: usize, numbers: &Numbers, splitter: &
             break;
         }
     }
-    found.into_iter().map(|sort| sort.unwrap_or(Sort::Number)).collect()
+    found
+        .into_iter()
+        .map(|sort| sort.unwrap_or((Sort::Number, None)))
+        .collect()
 }
 
 /// Decodes blocks of CSV text.
@@ -221,6 +272,9 @@ impl<'a> LineReader<'a> {
                 None => return refuse(&format!("`{}` is no {}", shown(cell(index)), unit.words())),
             },
         };
+        if let Err(reason) = time::plausible(ts) {
+            return refuse(&reason);
+        }
         match &self.columns.shape {
             Shape::Long { signal, value, text } => {
                 let Some(signal) = self.rows.signals.number(cell(*signal)) else {
@@ -352,4 +406,39 @@ impl Splitter {
 #[inline]
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use taktline_engine::config::Section;
+
+    #[test]
+    fn a_placeholder_that_makes_a_text_column_is_told() {
+        let check = |text: &str, rest: &str, expect: &[&str]| {
+            let settings = Settings::of(&Section::from_yaml(
+                "s",
+                &format!("{{path: a.csv, time: {{column: t}}, {rest}}}"),
+            ));
+            let settings = settings.unwrap();
+            let mut splitter = Splitter::new(b',');
+            let header: Vec<String> = ["t", "a", "b"].map(String::from).to_vec();
+            let sorts = sorts(text.as_bytes(), true, 3, &settings.numbers(), &mut splitter);
+            let columns = resolve(&settings, &header, "a", |index| Some(sorts[index].0)).unwrap();
+            let told = warnings(&settings, Path::new("a.csv"), &columns, |index| {
+                sorts[index].1.as_deref()
+            });
+            let starts: Vec<&str> = told
+                .iter()
+                .filter_map(|warning| warning.split(" is read").next())
+                .collect();
+            assert_eq!(starts, expect, "{text:?} {rest}");
+        };
+        check("1,N/A,on\n2,5,off\n", "", &["a.csv: column `a`"]);
+        check("1,,-\n2,null,1\n", "", &["a.csv: column `a`", "a.csv: column `b`"]);
+        check("1,N/A,on\n2,5,off\n", "text: a", &[]);
+        check("1,N/A,on\n2,5,off\n", "missing: [N/A]", &[]);
+        check("1,N/A,2\n2,5,3\n", "signals: [b]", &[]);
+    }
 }

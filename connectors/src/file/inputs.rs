@@ -44,9 +44,11 @@ impl Input {
             return Ok(opened);
         }
         let opened = match self.format {
-            Format::Csv => {
-                CsvFile::open(settings, &self.path, &self.stem).map(|file| file.map_or(Opened::Empty, Opened::Csv))
-            }
+            _ if self.bytes == 0 => Ok(Opened::Empty),
+            Format::Csv => CsvFile::open(settings, &self.path, &self.stem).map(|file| match file {
+                Ok(file) => file.map_or(Opened::Empty, Opened::Csv),
+                Err(reason) => Opened::Broken(reason),
+            }),
             Format::Ndjson => Ok(Opened::Ndjson),
             Format::Parquet => ParquetFile::open(settings, &self.path, &self.stem).map(|file| match file {
                 Ok(file) => Opened::Parquet(Box::new(file)),

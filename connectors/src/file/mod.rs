@@ -5,7 +5,7 @@
 //! - `config`: the settings. `inputs`: the files they name, in order.
 //! - `columns`: the settings applied to one file's header.
 //! - `reader`: a thread cuts files into blocks (`block`) of whole lines or Parquet slices, paced if they are replayed.
-//! - `decode`: a block to rows, by `csv`, `ndjson` or `parquet`; `cell` and `time` read single fields.
+//! - `decode`: a block to rows, by `csv`, `ndjson` or `parquet`; `cell` and the crate's `time` read single fields.
 
 mod block;
 mod cell;
@@ -19,7 +19,6 @@ mod parquet;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod time;
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,6 +27,7 @@ use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Source, Wake};
 
 use crate::replay::{Pace, Replay};
+use crate::time;
 use config::{FileConfig, Settings};
 use inputs::Input;
 

@@ -100,6 +100,7 @@ impl NdjsonDecoder {
             _ => None,
         };
         ts.ok_or_else(|| format!("`{}` is no {}", shown(value.to_string().as_bytes()), unit.words()))
+            .and_then(time::plausible)
     }
 
     fn long(&self, object: &Value, machine: i32, ts: i64, rows: &mut Rows, refuse: &mut impl FnMut(&str)) {

@@ -207,7 +207,8 @@ fn long(
         ts.null_count(),
     ]
     .iter()
-    .all(|nulls| *nulls == 0);
+    .all(|nulls| *nulls == 0)
+        && ts.values().iter().all(|ts| time::plausible(*ts).is_ok());
     let keep = if whole {
         None
     } else {
@@ -254,7 +255,11 @@ fn kept(
         } else if ts.is_null(row) {
             "no time"
         } else {
-            return true;
+            match time::plausible(ts.value(row)) {
+                Ok(_) => return true,
+                Err(reason) => refuse(row, &reason),
+            }
+            return false;
         };
         refuse(row, reason);
         false

@@ -32,6 +32,9 @@ use layout::Layout;
 use log::Log;
 use part::{Part, PartWriter};
 
+/// What the names of our application transactions in a Delta log begin with.
+const APP: &str = "taktline/";
+
 /// The `history` sink.
 pub const KIND: SinkKind = SinkKind {
     name: "history",
@@ -102,7 +105,7 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
     let layout = Layout::of(inputs).map_err(|mut found| problems.append(&mut found));
     match layout {
         Ok(layout) if problems.is_empty() => Ok(Box::new(History {
-            app: format!("taktline/{}", section.name),
+            app: format!("{APP}{}", section.name),
             config,
             layout: Arc::new(layout),
         })),
@@ -246,7 +249,7 @@ pub fn holds(path: &Path) -> anyhow::Result<bool> {
     Ok(rows(path)? > 0)
 }
 
-/// Removes the Delta tables under a data directory, and nothing else.
+/// Removes the Delta tables under a data directory that a `history` wrote to, and nothing else.
 ///
 /// # Errors
 /// The directory can't be read, or a table not removed.
@@ -255,11 +258,39 @@ pub fn remove(path: &Path) -> anyhow::Result<()> {
         let folder = entry
             .with_context(|| format!("data directory {}", path.display()))?
             .path();
-        if folder.join("_delta_log").is_dir() {
+        if is_ours(&folder).with_context(|| format!("table in {}", folder.display()))? {
             std::fs::remove_dir_all(&folder).with_context(|| format!("table in {}", folder.display()))?;
         }
     }
     Ok(())
+}
+
+/// True for a Delta table that has a commit of ours, or our name for it and no rows yet.
+fn is_ours(folder: &Path) -> std::io::Result<bool> {
+    let log = folder.join("_delta_log");
+    if !log.is_dir() {
+        return Ok(false);
+    }
+    let ours = format!("\"appId\":\"{APP}");
+    let name = format!(
+        "\"name\":\"{}\"",
+        folder.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let (mut named, mut empty) = (false, true);
+    for entry in std::fs::read_dir(log)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|ending| ending != "json") {
+            empty &= path.extension().is_none_or(|ending| ending != "parquet");
+            continue;
+        }
+        let commit = std::fs::read_to_string(path)?;
+        if commit.contains(&ours) {
+            return Ok(true);
+        }
+        named |= commit.contains(&name);
+        empty &= !commit.contains("{\"add\":");
+    }
+    Ok(named && empty)
 }
 
 /// The data directory as an absolute path, made where absent.

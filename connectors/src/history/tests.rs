@@ -439,3 +439,26 @@ fn two_writers_of_one_table_queue_up() {
     }
     assert_eq!(rows(dir.path()).unwrap(), 8);
 }
+
+#[test]
+fn only_tables_of_ours_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = open(dir.path(), &[plc()]);
+    sink.write(0, &samples_batch([sample(1)])).unwrap();
+    sink.close().unwrap();
+    drop(sink);
+    drop(open(dir.path(), &[input("cycles", cycles(&[]), &[])]));
+    let foreign = dir.path().join("orders/_delta_log");
+    fs::create_dir_all(&foreign).unwrap();
+    let commit = "{\"metaData\":{\"name\":\"orders\"}}\n{\"add\":{\"path\":\"a.parquet\"}}\n";
+    fs::write(foreign.join("00000000000000000000.json"), commit).unwrap();
+    fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+    assert!(dir.path().join("samples").exists() && dir.path().join("cycles").exists());
+    remove(dir.path()).unwrap();
+    let mut left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["notes.txt", "orders"]);
+}

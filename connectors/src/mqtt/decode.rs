@@ -2,11 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    AsArray, Float64Builder, RecordBatch, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder,
-    new_null_array,
-};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::Problem;
@@ -14,11 +11,13 @@ use taktline_engine::{DeadLetters, Decoded, Decoder, table};
 
 use super::topic::{Template, TopicPattern};
 use crate::codec::json::{Found, Pointer, Query, Scalar};
+use crate::rows::Rows;
+use crate::time::{self, Unit};
 
 /// The longest a text in a sample may be, in bytes.
 const TEXT_LIMIT: usize = 64 << 10;
-/// How far ahead of its arrival a message may say it was made.
-const FUTURE_LIMIT_US: i64 = 86_400_000_000;
+/// How far ahead of its arrival a message may say it was made: clocks differ, but not by more.
+const FUTURE_LIMIT_US: i64 = 300_000_000;
 
 /// How to read a payload.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,22 +49,6 @@ pub enum Format {
     Number,
     /// A text
     Text,
-}
-
-/// Unit of a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// Seconds since 1970
-    S,
-    /// Milliseconds since 1970
-    Ms,
-    /// Microseconds since 1970
-    Us,
-    /// Nanoseconds since 1970
-    Ns,
-    /// A text like 2026-01-02T03:04:05Z
-    Rfc3339,
 }
 
 /// The schema of raw batches: what came, when (µs since 1970), and its number in this run.
@@ -231,7 +214,7 @@ impl Decoder for MqttDecoder {
             }
         }
         Ok(Decoded {
-            samples: self.rows.finish()?,
+            samples: self.rows.rows.finish()?,
             dead_letters: self.dead.finish(),
         })
     }
@@ -312,42 +295,21 @@ impl Reading {
             Some(Scalar::Int(_) | Scalar::Float(_)) if self.unit == Some(Unit::Rfc3339) => {
                 return Err("the time is a number; check `unit`".into());
             }
-            Some(Scalar::Int(time)) => self.micros(time),
-            Some(Scalar::Float(time)) => self.micros_of_float(time),
-            Some(Scalar::Text(text)) => match (text.trim().parse::<i64>(), text.trim().parse::<f64>()) {
-                (Ok(time), _) => self.micros(time),
-                (_, Ok(time)) => self.micros_of_float(time),
-                _ => return Err(format!("the time `{}` is no number; check `unit`", short(&text))),
-            },
+            Some(Scalar::Int(time)) => self.unit.and_then(|unit| unit.micros(time)),
+            Some(Scalar::Float(time)) => self.unit.and_then(|unit| unit.micros_f64(time)),
+            Some(Scalar::Text(text)) if text.trim().parse::<f64>().is_err() => {
+                return Err(format!("the time `{}` is no number; check `unit`", short(&text)));
+            }
+            Some(Scalar::Text(text)) => self.unit.and_then(|unit| time::parse(text.trim().as_bytes(), unit)),
             Some(Scalar::Bool(_) | Scalar::Nested) => return Err("the time is neither a number nor a text".into()),
         };
-        let ts = ts.ok_or("the time is out of range; check `unit`")?;
+        let ts = time::plausible(ts.ok_or("the time is out of range; check `unit`")?)?;
         if ts > received.saturating_add(FUTURE_LIMIT_US) {
-            return Err("the time is more than a day ahead of the arrival; check `unit`".into());
+            return Err(
+                "the time is more than 5 minutes ahead of the arrival; check `unit` and the sender's clock".into(),
+            );
         }
         Ok(ts)
-    }
-
-    fn micros(&self, time: i64) -> Option<i64> {
-        match self.unit? {
-            Unit::S => time.checked_mul(1_000_000),
-            Unit::Ms => time.checked_mul(1000),
-            Unit::Us => Some(time),
-            Unit::Ns => Some(time.div_euclid(1000)),
-            Unit::Rfc3339 => None,
-        }
-    }
-
-    fn micros_of_float(&self, time: f64) -> Option<i64> {
-        let factor = match self.unit? {
-            Unit::S => 1e6,
-            Unit::Ms => 1e3,
-            Unit::Us => 1.0,
-            Unit::Ns => 1e-3,
-            Unit::Rfc3339 => return None,
-        };
-        let micros = (time * factor).round();
-        (micros.abs() < i64::MAX as f64).then_some(micros as i64)
     }
 }
 
@@ -405,16 +367,12 @@ fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// The columns of a `samples` batch being built.
+/// Rows being built, and room for the names of the next one.
 #[derive(Default)]
 struct Columns {
     machine_name: String,
     signal_name: String,
-    machine: StringDictionaryBuilder<Int32Type>,
-    signal: StringDictionaryBuilder<Int32Type>,
-    ts: TimestampMicrosecondBuilder,
-    value: Float64Builder,
-    text: StringBuilder,
+    rows: Rows,
 }
 
 impl Columns {
@@ -431,31 +389,13 @@ impl Columns {
             |index| levels.get(index).copied().unwrap_or(member),
             &mut self.signal_name,
         );
-        if self.signal_name.is_empty() {
-            return Err("the message names no signal".into());
-        }
-        self.machine.append_value(&self.machine_name);
-        self.signal.append_value(&self.signal_name);
-        self.ts.append_value(ts);
-        self.value.append_option(value.filter(|value| value.is_finite()));
-        self.text.append_option(text);
+        let machine = self.rows.machines.number(self.machine_name.as_bytes());
+        let machine = machine.ok_or("the topic names no machine")?;
+        let signal = self.rows.signals.number(self.signal_name.as_bytes());
+        let signal = signal.ok_or("the message names no signal")?;
+        let value = value.filter(|value| value.is_finite());
+        self.rows.push_text(machine, signal, ts, value, text.as_deref());
         Ok(())
-    }
-
-    fn finish(&mut self) -> anyhow::Result<RecordBatch> {
-        let ts = self.ts.finish().with_timezone("UTC");
-        let quality = new_null_array(&table::name_type(), ts.len());
-        let (machine, signal) = (self.machine.finish(), self.signal.finish());
-        let (value, text) = (self.value.finish(), self.text.finish());
-        let columns: Vec<arrow::array::ArrayRef> = vec![
-            Arc::new(machine),
-            Arc::new(signal),
-            Arc::new(ts),
-            Arc::new(value),
-            Arc::new(text),
-            quality,
-        ];
-        Ok(RecordBatch::try_new(table::samples().schema, columns)?)
     }
 }
 

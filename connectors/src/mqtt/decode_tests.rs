@@ -107,7 +107,14 @@ fn payloads() {
     check(
         json,
         br#"{"t":1767323045000000,"v":1}"#,
-        "! the time is more than a day ahead of the arrival; check `unit`",
+        "! the time 1767323045000000000 us lies outside of 1900 to 2200; check `unit`",
+    );
+    check(json, br#"{"t":1767323045,"v":1}"#, "m/s@");
+    check(json, br#"{"t":1767323345000,"v":1}"#, "m/s@300000000=1|-");
+    check(
+        json,
+        br#"{"t":1767323345001,"v":1}"#,
+        "! the time is more than 5 minutes ahead of the arrival; check `unit` and the sender's clock",
     );
     check(
         json,

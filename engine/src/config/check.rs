@@ -180,6 +180,13 @@ impl<'a> Checker<'a> {
                 self.problem(message, None);
             }
         }
+        let bound = |name: &str| rules.get(name).and_then(Value::as_f64);
+        if let (Some(least), Some(most), Some(number)) = (bound("minimum"), bound("maximum"), json.as_f64())
+            && least == most
+            && number != least
+        {
+            return self.problem(format!("must be {least}"), None);
+        }
         if let (Some(number), Some(least)) = (json.as_f64(), rules.get("minimum").and_then(Value::as_f64))
             && number < least
         {

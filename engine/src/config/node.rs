@@ -69,6 +69,15 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Diagnostic> {
     }
     let documents = MarkedYaml::load_from_str(text).map_err(|e| {
         let mark = e.marker();
+        if e.info().starts_with("duplicated key") {
+            let line = text.lines().nth(mark.line().saturating_sub(1)).unwrap_or_default();
+            let key: String = line.chars().skip(mark.col()).take_while(|c| *c != ':').collect();
+            let at = Position {
+                line: mark.line(),
+                column: mark.col() + 1,
+            };
+            return broken(at, format!("the key `{key}` stands here a second time"));
+        }
         broken(
             Position {
                 line: mark.line(),

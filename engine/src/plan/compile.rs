@@ -1,6 +1,6 @@
 //! From the text of a pipeline file to a plan, or to everything that is wrong with it.
 
-use schemars::{JsonSchema, Schema, json_schema};
+use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
 use super::{Edge, Plan, PlannedSink, PlannedSource, PlannedStep};
@@ -13,7 +13,7 @@ use crate::kind::{Catalog, Input, StepKind};
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[allow(dead_code)] // read through its schema only
-struct PipelineFile {
+pub(super) struct PipelineFile {
     /// The version of the file format: 1.
     #[schemars(range(min = 1, max = 1))]
     version: u32,
@@ -461,69 +461,4 @@ fn waits_for_itself(name: &str, drafts: &[Draft<'_>]) -> bool {
         }
     }
     false
-}
-
-/// The JSON schema of a pipeline file with these kinds, for editors.
-pub fn schema(catalog: &Catalog) -> Schema {
-    let mut root = schemars::schema_for!(PipelineFile);
-    let sources = catalog
-        .sources
-        .iter()
-        .map(|kind| branch(kind.name, kind.summary, (kind.schema)(), false));
-    let steps = catalog
-        .steps
-        .iter()
-        .map(|kind| branch(kind.name, kind.summary, (kind.schema)(), true));
-    let sinks = catalog
-        .sinks
-        .iter()
-        .map(|kind| branch(kind.name, kind.summary, (kind.schema)(), true));
-    let parts: [(&str, Vec<Value>); 3] = [
-        ("sources", sources.collect()),
-        ("steps", steps.collect()),
-        ("sinks", sinks.collect()),
-    ];
-    let mut definitions = Map::new();
-    for (part, mut branches) in parts {
-        for branch in &mut branches {
-            if let Some(Value::Object(own)) = branch.as_object_mut().and_then(|b| b.remove("$defs")) {
-                definitions.extend(own);
-            }
-        }
-        if let Some(value) = root.pointer_mut(&format!("/properties/{part}/additionalProperties")) {
-            *value = json_schema!({"oneOf": branches}).to_value();
-        }
-    }
-    if !definitions.is_empty() {
-        let all = root
-            .ensure_object()
-            .entry("$defs")
-            .or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(all) = all {
-            all.extend(definitions);
-        }
-    }
-    root
-}
-
-fn branch(name: &str, summary: &str, schema: Schema, has_from: bool) -> Value {
-    let mut schema = schema.to_value();
-    if let Value::Object(rules) = &mut schema {
-        rules.remove("$schema");
-        rules.insert("description".into(), summary.into());
-        let properties = rules.entry("properties").or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(properties) = properties {
-            properties.insert("kind".into(), serde_json::json!({"const": name}));
-            if has_from {
-                let names = serde_json::json!({"type": ["string", "array"], "items": {"type": "string"}});
-                properties.insert("from".into(), names);
-            }
-        }
-        let required = rules.entry("required").or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(required) = required {
-            required.push("kind".into());
-            required.extend(has_from.then(|| Value::from("from")));
-        }
-    }
-    schema
 }

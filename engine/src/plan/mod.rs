@@ -2,6 +2,7 @@
 
 mod compile;
 mod describe;
+mod schema;
 
 use crate::kind::Input;
 use crate::operator::Step;
@@ -9,7 +10,8 @@ use crate::sink::SinkPlan;
 use crate::source::Source;
 use crate::table::Table;
 
-pub use compile::{compile, read, schema};
+pub use compile::{compile, read};
+pub use schema::schema;
 
 /// A pipeline that can run.
 pub struct Plan {

@@ -5,12 +5,12 @@
 //!          in turn      └── dead letters ──> sink          └── late ──> sink
 //! ```
 //!
-//! - [`feed`]: each worker polls its partitions and opens epochs, a bounded number ahead of what the sinks have taken.
-//! - [`decode`]: raw batches go to the workers in turn and become rows.
-//! - [`exchange`]: rows go to the worker that owns their machine; there they stay.
-//! - [`keyed`]: the one driver of all steps. It stashes an epoch, brings each key's rows together
-//!   ([`in_time`], [`in_arrival`]), lets the operators apply them, flushes what they emit.
-//! - [`outlet`]: hands rows to the sinks' threads and holds the epoch until they took them.
+//! - `feed`: each worker polls its partitions and opens epochs, a bounded number ahead of what the sinks have taken.
+//! - `decode`: raw batches go to the workers in turn and become rows.
+//! - `exchange`: rows go to the worker that owns their machine; there they stay.
+//! - `keyed`: the one driver of all steps. It stashes an epoch, brings each key's rows together
+//!   (`in_time`, `in_arrival`), lets the operators apply them, flushes what they emit.
+//! - `outlet`: hands rows to the sinks' threads and holds the epoch until they took them.
 
 mod columns;
 mod decode;
@@ -24,13 +24,16 @@ mod names;
 mod outlet;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::source::Position;
 use crate::taps::Taps;
+
+/// How long a stop waits for a sink whose target is away.
+const SINK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a plan is run.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub struct Run {
     /// Live rows of all edges.
     pub taps: Taps,
     stop: AtomicBool,
+    stopped_at: OnceLock<Instant>,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
@@ -88,6 +92,7 @@ impl Run {
             options,
             metrics,
             stop: AtomicBool::new(false),
+            stopped_at: OnceLock::new(),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
@@ -101,7 +106,13 @@ impl Run {
 
     /// Asks the run to end: sources stop, what was read flows through, sinks publish.
     pub fn stop(&self) {
+        self.stopped_at.get_or_init(Instant::now);
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// True when the run was asked to end so long ago that a sink which still waits for its target is given up.
+    pub(crate) fn out_of_patience(&self) -> bool {
+        self.stopped_at.get().is_some_and(|at| at.elapsed() >= SINK_PATIENCE)
     }
 
     /// True once the run was asked to end, by [`Run::stop`] or by an error.

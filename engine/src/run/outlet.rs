@@ -21,6 +21,8 @@ use crate::sink::Sink;
 /// Batches between the dataflow and a sink's thread.
 const DEPTH: usize = 64;
 
+const UNPUBLISHED: &str = "its target took no rows after the stop; what waited for it is not published";
+
 /// How soon a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -56,9 +58,14 @@ pub(crate) fn open_all(run: &Arc<Run>) -> anyhow::Result<Vec<Working>> {
 
 /// Closes the queues and waits until everything in them is published.
 pub(crate) fn close_all(run: &Run, working: Vec<Working>) {
-    for Working { door, thread } in working {
+    for (Working { door, thread }, planned) in working.into_iter().zip(&run.plan().sinks) {
         drop(door);
-        if thread.join().is_err() {
+        while !thread.is_finished() && !run.out_of_patience() {
+            std::thread::park_timeout(RETRY); // the thread may wait for a target that is away, for ever
+        }
+        if !thread.is_finished() {
+            run.fail(anyhow::anyhow!(UNPUBLISHED).context(format!("sink {}", planned.name)));
+        } else if thread.join().is_err() {
             run.fail(anyhow::anyhow!("a sink's thread panicked"));
         }
     }
@@ -114,6 +121,7 @@ pub(crate) fn outlet<'scope>(
     let activator = rows.scope().activator_for(builder.operator_info().address);
     let mut rows = builder.new_input(rows, Pipeline);
     let (_output, taken) = builder.new_output::<Frame>();
+    let (run, name) = (Arc::clone(run), planned.name.clone());
     let mut queue = Queue {
         input,
         door,
@@ -128,7 +136,13 @@ pub(crate) fn outlet<'scope>(
                     queue.push(time.delayed(time.time(), 0), packet.batch);
                 }
             });
-            if !queue.drain() {
+            if queue.drain() {
+                return;
+            }
+            if run.out_of_patience() {
+                queue.waiting.clear();
+                run.fail(anyhow::anyhow!(UNPUBLISHED).context(format!("sink {name}")));
+            } else {
                 activator.activate_after(RETRY);
             }
         }

@@ -11,23 +11,14 @@
 /// assert_eq!(resample(&[0, 10, 40], &[0.0, 1.0, 4.0], 5), [0.0, 1.0, 2.0, 3.0, 4.0]);
 /// ```
 pub fn resample(times: &[i64], values: &[f64], n: usize) -> Vec<f64> {
-    let mut out = Vec::with_capacity(n);
-    resample_into(times, values, n, &mut out);
-    out
-}
-
-/// As [`resample`], into a buffer that is cleared first.
-pub fn resample_into(times: &[i64], values: &[f64], n: usize, out: &mut Vec<f64>) {
-    out.clear();
     let (Some(&t0), Some(&t1), Some(&first)) = (times.first(), times.last(), values.first()) else {
-        out.resize(n, f64::NAN);
-        return;
+        return vec![f64::NAN; n];
     };
     let span = t1.saturating_sub(t0) as f64;
     if values.len() == 1 || span <= 0.0 {
-        out.resize(n, first);
-        return;
+        return vec![first; n];
     }
+    let mut out = Vec::with_capacity(n);
     let relative = |index: usize| times[index].saturating_sub(t0) as f64 / span;
     let last = values.len() - 1;
     // The last sample at or before the point.
@@ -46,6 +37,7 @@ pub fn resample_into(times: &[i64], values: &[f64], n: usize, out: &mut Vec<f64>
         // A weighted mean, not a slope: a step from -1e308 to 1e308 stays finite.
         out.push(values[left] * (1.0 - share) + values[left + 1] * share);
     }
+    out
 }
 
 #[cfg(test)]

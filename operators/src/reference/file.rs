@@ -106,7 +106,7 @@ fn cycle(signals: BTreeMap<String, Samples>, most_points: usize) -> FileCycle {
     };
     for (name, mut samples) in signals {
         samples.rows.sort_by_key(|(ts, _)| *ts);
-        let offsets: Vec<i64> = samples.rows.iter().map(|(ts, _)| ts - start).collect();
+        let offsets: Vec<i64> = samples.rows.iter().map(|(ts, _)| ts.saturating_sub(start)).collect();
         let values: Vec<f64> = samples.rows.iter().map(|(_, value)| *value).collect();
         if let Some(last) = samples.text.or_else(|| values.last().map(f64::to_string)) {
             cycle.last.insert(name.clone(), last);

@@ -276,6 +276,49 @@ fn bad_rows_cost_themselves() {
 }
 
 #[test]
+fn times_that_nobody_means_are_dead_letters() {
+    let time = "time: {column: ts, unit: s}";
+    let reason = "the time 1704067200000000000 us lies outside of 1900 to 2200; check `unit`";
+    let text = "ts,a\n1704067200,1\n1704067200000,2\n";
+    check(
+        "a.csv",
+        text,
+        time,
+        &["a a 1704067200000000 1"],
+        &[&format!("18 {reason}")],
+    );
+    let text = "{\"ts\":1704067200000,\"a\":2}\n";
+    check("a.ndjson", text, time, &[], &[&format!("0 {reason}")]);
+}
+
+#[test]
+fn a_broken_file_costs_itself() {
+    let folder = Folder::new();
+    folder.file("1.csv", "ts,a\n1,1\n");
+    folder.file("2.csv", b"ts,\xff\n1,1\n");
+    folder.file("3.csv", "x".repeat(2 << 20));
+    folder.file("4.csv", "");
+    folder.file("5.csv", "ts,a\n");
+    folder.file("6.parquet", "");
+    folder.file("7.parquet", "nothing");
+    folder.file("8.ndjson", "");
+    folder.file("9.csv", "ts,a\n2,2\n");
+    let path = folder.0.path().join("*");
+    for replay in ["max", "x1000000"] {
+        let rest = format!("replay: {replay}, machine: {{constant: m}}, time: {{column: ts, unit: us}}");
+        let found = read_with(&settings(&path, &rest), None).unwrap();
+        assert_eq!(found.rows, ["m a 1 1", "m a 2 2"]);
+        assert_eq!(found.dead.len(), 3, "{:?}", found.dead);
+        assert_eq!(found.dead[0], "0 the header is no UTF-8");
+        assert_eq!(found.dead[1], "0 no line end in the first 1048576 bytes: no CSV file?");
+        assert!(found.dead[2].starts_with("0 no Parquet file"), "{:?}", found.dead);
+    }
+    folder.file("5.csv", "tz,a\n");
+    let error = read_with(&settings(&path, "time: {column: ts, unit: us}"), None).unwrap_err();
+    assert!(format!("{error:#}").contains("no column `ts`"), "{error:#}");
+}
+
+#[test]
 fn a_carriage_return_in_quotes_ends_no_line() {
     check(
         "a.csv",

@@ -126,5 +126,27 @@ fn a_wide_file_without_machines() {
         2,
     );
     let found = read_with(&settings(&path, "time: {column: t}"), None).unwrap();
-    assert_eq!((found.rows.len(), found.dead), (0, vec!["0 no machine".into(), "1 no machine".into()]));
+    assert_eq!(
+        (found.rows.len(), found.dead),
+        (0, vec!["0 no machine".into(), "1 no machine".into()])
+    );
+}
+
+#[test]
+fn times_that_nobody_means() {
+    for long in [false, true] {
+        let folder = Folder::new();
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            ("t", Arc::new(Int64Array::from(vec![1_704_067_200, 1_704_067_200_000]))),
+            ("value", Arc::new(Int64Array::from(vec![1, 2]))),
+        ];
+        if long {
+            columns.push(("signal", Arc::new(StringArray::from(vec!["value", "value"]))));
+        }
+        let path = parquet_file(&folder, columns, 2);
+        let found = read_with(&settings(&path, "time: {column: t, unit: s}"), None).unwrap();
+        assert_eq!(found.rows, ["a value 1704067200000000 1"]);
+        let reason = "1 the time 1704067200000000000 us lies outside of 1900 to 2200; check `unit`";
+        assert_eq!(found.dead, [reason]);
+    }
 }

@@ -1,12 +1,12 @@
-//! Times as they stand in files, to µs since 1970.
+//! Times as they stand in files and messages, to µs since 1970.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What a time column counts.
+/// What a time counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Unit {
+pub enum Unit {
     // No doc comments here: with them the schema is a choice of constants instead of a list of names.
     // Seconds since 1970.
     S,
@@ -22,7 +22,7 @@ pub(super) enum Unit {
 
 impl Unit {
     /// What a cell of this unit should look like, for messages.
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Unit::S => "time in s",
             Unit::Ms => "time in ms",
@@ -43,7 +43,7 @@ impl Unit {
     }
 
     /// A whole count in µs, rounded down; `None` outside of what an `i64` holds.
-    pub fn micros(self, count: i64) -> Option<i64> {
+    pub(crate) fn micros(self, count: i64) -> Option<i64> {
         match self {
             Unit::S => count.checked_mul(1_000_000),
             Unit::Ms => count.checked_mul(1_000),
@@ -52,15 +52,31 @@ impl Unit {
         }
     }
 
-    /// A fractional count in µs, rounded down.
-    pub fn micros_f64(self, count: f64) -> Option<i64> {
-        let micros = (count * 10f64.powi(self.exponent())).floor();
+    /// A fractional count in µs, rounded to the next one.
+    pub(crate) fn micros_f64(self, count: f64) -> Option<i64> {
+        let micros = (count * 10f64.powi(self.exponent())).round();
         (micros.abs() < 9.2e18).then_some(micros as i64)
     }
 }
 
+/// 1900-01-01 and 2200-01-01, in µs since 1970.
+const PLAUSIBLE: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
+
+/// Refuses a time that no machine can have meant.
+///
+/// # Errors
+/// The time lies before 1900 or after 2199: the words for a dead letter, which name it.
+#[inline]
+pub(crate) fn plausible(ts: i64) -> Result<i64, String> {
+    if PLAUSIBLE.contains(&ts) {
+        return Ok(ts);
+    }
+    let shown = jiff::Timestamp::from_microsecond(ts).map_or_else(|_| format!("{ts} us"), |time| time.to_string());
+    Err(format!("the time {shown} lies outside of 1900 to 2200; check `unit`"))
+}
+
 /// A time cell in µs since 1970; `None` when it is none. Fractions of a µs are cut.
-pub(super) fn parse(cell: &[u8], unit: Unit) -> Option<i64> {
+pub(crate) fn parse(cell: &[u8], unit: Unit) -> Option<i64> {
     if unit == Unit::Rfc3339 {
         rfc3339(cell)
     } else {
@@ -90,7 +106,7 @@ fn epoch(cell: &[u8], unit: Unit) -> Option<i64> {
 }
 
 /// A date and time: `2026-01-02T03:04:05.678Z`, with a blank for the `T`, with an offset, or without a zone (UTC).
-pub(super) fn rfc3339(cell: &[u8]) -> Option<i64> {
+pub(crate) fn rfc3339(cell: &[u8]) -> Option<i64> {
     fixed_form(cell).or_else(|| any_form(cell))
 }
 
@@ -207,6 +223,20 @@ mod tests {
         ] {
             check(bad, Unit::Rfc3339, None);
         }
+    }
+
+    #[test]
+    fn times_that_nobody_means() {
+        let check = |cell: &str, shown: Option<&str>| {
+            let found = plausible(parse(cell.as_bytes(), Unit::Rfc3339).unwrap()).err();
+            let expect = shown.map(|shown| format!("the time {shown} lies outside of 1900 to 2200; check `unit`"));
+            assert_eq!(found, expect, "{cell}");
+        };
+        check("1900-01-01T00:00:00Z", None);
+        check("2199-12-31T23:59:59.999999Z", None);
+        check("1899-12-31T23:59:59Z", Some("1899-12-31T23:59:59Z"));
+        check("2200-01-01T00:00:00Z", Some("2200-01-01T00:00:00Z"));
+        assert!(plausible(i64::MAX).unwrap_err().contains("9223372036854775807 us"));
     }
 
     proptest! {
