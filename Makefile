@@ -25,6 +25,7 @@ tools:
 servers:
 	@.ci/require mosquitto
 	@.ci/require chromium
+	@.ci/require promtool prometheus
 
 lint: $(PAGE)
 	cargo fmt --all --check
