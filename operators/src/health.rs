@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `d ≤ m` | 100 |
 //! | `m < d ≤ l` | `100 - 40 (d - m) / (l - m)` |
-//! | `l < d` | `60 exp(-(d - l) / (l - m))` |
+//! | `l < d` | `60 exp(-(d - l) / (l - m))`, in whole thousandths |
 //!
 //! It never rises with the deviation. It is `unknown` where the data doesn't support a score: the cycle was not
 //! compared, its reference has fewer than three cycles, it lacks a signal of the reference, or too many of its samples
@@ -201,7 +201,9 @@ fn score(deviation: f64, median: f64, limit: f64) -> f64 {
     } else if deviation <= limit {
         100.0 - 40.0 * ((deviation - median) / (limit - median))
     } else {
-        60.0 * (-(deviation - limit) / (limit - median).max(f64::MIN_POSITIVE)).exp()
+        let health = 60.0 * (-(deviation - limit) / (limit - median).max(f64::MIN_POSITIVE)).exp();
+        // A thousandth is fine enough; rounded down, so that beyond the limit is always below 60.
+        (health * 1000.0).floor() / 1000.0
     }
 }
 
@@ -291,7 +293,7 @@ mod tests {
         check(1.5, 1.0, 2.0, 80.0, "low");
         check(1.6, 1.0, 2.0, 76.0, "medium");
         check(2.0, 1.0, 2.0, 60.0, "medium");
-        check(3.0, 1.0, 2.0, 60.0 / std::f64::consts::E, "high");
+        check(3.0, 1.0, 2.0, 22.072, "high"); // 60 / e
         check(1e6, 1.0, 2.0, 0.0, "high");
         check(NAN, 1.0, 2.0, NAN, "unknown");
         check(1.0, NAN, NAN, NAN, "unknown");
