@@ -288,3 +288,25 @@ fn the_schema_accepts_the_example_pipelines() {
         ok(&["validate", &format!("config/pipelines/{pipeline}.yaml")]);
     }
 }
+
+#[test]
+fn a_reference_that_never_comes_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = write(
+        dir.path(),
+        "p.yaml",
+        r#"
+version: 1
+sources: {presses: {kind: simulate, machines: 1, duration: 10s, replay: max}}
+steps:
+  strokes: {kind: cycle, from: presses, start: "pressure rises above 5", end: "pressure falls below 3"}
+  compared: {kind: compare, from: strokes, reference: {cycle: nowhere}}
+"#,
+    );
+    let (code, _, stderr) = any(&["run", &pipeline, "--until-end"]);
+    assert_eq!(code, 0);
+    assert!(
+        stderr.contains("press-1: none of") && stderr.contains("was compared"),
+        "{stderr}"
+    );
+}

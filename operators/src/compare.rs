@@ -255,6 +255,8 @@ impl Step for Compare {
         Box::new(Comparer {
             settings: self.0.clone(),
             slots,
+            came: 0,
+            compared: 0,
             scratch: Scratch::default(),
         })
     }
@@ -266,6 +268,9 @@ struct Comparer {
     /// By recipe; under "" without `per`.
     slots: BTreeMap<String, Slot>,
     scratch: Scratch,
+    /// Cycles that came, and those of them that were compared.
+    came: u64,
+    compared: u64,
 }
 
 /// The reference of one recipe.
@@ -291,6 +296,8 @@ impl Operator for Comparer {
         let batch = rows.batch();
         let cycles = CycleRows::of(&batch)?;
         let verdicts: Vec<Verdict> = (0..cycles.len()).map(|row| self.judge(&cycles, row)).collect();
+        self.came += verdicts.len() as u64;
+        self.compared += verdicts.iter().filter(|verdict| verdict.against.is_some()).count() as u64;
         let (mut absent_names, mut absent_counts) = (Vec::new(), Vec::new());
         for (row, verdict) in verdicts.iter().enumerate() {
             let wanted = verdict.against.iter().flat_map(|(reference, _)| reference.names());
@@ -317,6 +324,11 @@ impl Operator for Comparer {
             signal_columns(&found),
         )?);
         Ok(())
+    }
+
+    fn remark(&self) -> Option<String> {
+        let why = "the reference never came to be; the column `comparison` tells of each";
+        (self.came > 0 && self.compared == 0).then(|| format!("none of {} cycles was compared: {why}", self.came))
     }
 }
 
