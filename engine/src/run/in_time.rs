@@ -28,6 +28,9 @@ struct KeyTime {
     /// Tick at or after the newest row, and the time that has passed since, for silent keys.
     last_tick: Option<i64>,
     heard: bool,
+    /// Different times in a row that were far ahead, and the last of them.
+    far_times: u8,
+    last_far: i64,
     /// Rows of this key in the epoch at hand, then where the next of them goes.
     cursor: usize,
 }
@@ -100,7 +103,7 @@ impl InTime {
             for (row, (machine, ts)) in samples.machine.iter().zip(samples.ts).enumerate() {
                 let number = key_of[*machine as usize];
                 let key = &mut self.keys[number as usize];
-                if *ts < key.watermark {
+                if *ts < key.watermark || (*ts > key.newest && key.is_far_ahead(*ts)) {
                     late_rows.push((row as u32, key.watermark));
                     order.push(LATE);
                     continue;
@@ -257,6 +260,11 @@ impl InTime {
 
 const LATE: u32 = u32::MAX;
 
+/// Further ahead of its key's newest row than this, a row is held to be wrong and goes to `late`: 400 days.
+const FAR_AHEAD_US: i64 = 400 * 86_400 * 1_000_000;
+/// So many different times far ahead are held to be wrong; the next is believed.
+const FAR_TIMES: u8 = 3;
+
 impl KeyTime {
     fn new() -> Self {
         KeyTime {
@@ -265,8 +273,24 @@ impl KeyTime {
             waiting: Columns::default(),
             last_tick: None,
             heard: false,
+            far_times: 0,
+            last_far: 0,
             cursor: 0,
         }
+    }
+
+    /// True for a time that is far ahead of all this key's others: one broken clock must not make all later rows late. When
+    /// several different times agree, the machine was really away for so long.
+    fn is_far_ahead(&mut self, ts: i64) -> bool {
+        if self.newest == i64::MIN || ts.saturating_sub(self.newest) <= FAR_AHEAD_US {
+            self.far_times = 0;
+            return false;
+        }
+        if self.far_times == 0 || ts != self.last_far {
+            self.far_times += 1;
+            self.last_far = ts;
+        }
+        self.far_times <= FAR_TIMES
     }
 
     /// Moves the waiting rows up to the watermark to the end of `released`.
@@ -372,6 +396,35 @@ mod tests {
             &[1, 2],
             &[],
         );
+    }
+
+    #[test]
+    fn a_time_far_ahead_does_not_move_the_watermark() {
+        let far = FAR_AHEAD_US + 1000;
+        check(
+            0,
+            &[("a", 1), ("a", far), ("a", far), ("a", 2), ("a", 3)],
+            &[1, 2, 3],
+            &[],
+            &[far, far],
+        );
+        check(
+            5,
+            &[("a", 1), ("a", far), ("b", far), ("a", 2), ("a", 3)],
+            &[1, 2, 3],
+            &[far],
+            &[far],
+        );
+        // Away for years: believed at the fourth time.
+        let away = [
+            ("a", 1),
+            ("a", far),
+            ("a", far + 1),
+            ("a", far + 2),
+            ("a", far + 3),
+            ("a", far + 4),
+        ];
+        check(0, &away, &[1, far + 3, far + 4], &[], &[far, far + 1, far + 2]);
     }
 
     #[test]
