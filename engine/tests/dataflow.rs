@@ -146,3 +146,35 @@ fn rows_of_the_end_come_last() {
         }
     }
 }
+
+#[test]
+fn a_stop_gives_up_a_sink_whose_target_is_away() {
+    let text = "version: 1\nsources: {plc: {kind: list, endless: true, batch: 1, rows: [[a, 1, 1.0], [a, 2, 1.0]]}}\n\
+                sinks: {gone: {kind: keep, away: true, from: plc}}\n";
+    let plan = compile("toy.yaml", text, &[], &toy::CATALOG, &|_| None).unwrap();
+    let options = Options {
+        sink_patience: Duration::from_millis(100),
+        ..Options::default()
+    };
+    let run = Run::new(plan, options).unwrap();
+    let running = std::thread::spawn({
+        let run = run.clone();
+        move || run.execute()
+    });
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !run
+        .metrics
+        .text()
+        .unwrap()
+        .contains("taktline_rows_out_total{kind=\"list\",node=\"plc\"} 2")
+    {
+        assert!(Instant::now() < deadline, "the rows were never read");
+        std::thread::yield_now();
+    }
+    run.stop();
+    let error = running.join().unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").starts_with("sink gone: its target took no rows"),
+        "{error:#}"
+    );
+}

@@ -47,8 +47,8 @@ struct PipelineTest {
 
 /// Compiles the text of a pipeline file.
 ///
-/// `overrides` are applied first, then values from `env` and secret files. Pure but for `{file: ...}`: kinds only look at
-/// their settings here, and open nothing before the run.
+/// `overrides` are applied first, then values from `env` and secret files. Pure but for what the file names to be read at once,
+/// `{file: ...}` and a reference's `path`; inputs and targets are opened by the run.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the file.

@@ -32,9 +32,6 @@ use crate::plan::Plan;
 use crate::source::Position;
 use crate::taps::Taps;
 
-/// How long a stop waits for a sink whose target is away.
-const SINK_PATIENCE: Duration = Duration::from_secs(30);
-
 /// How a plan is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,6 +39,8 @@ pub struct Options {
     pub workers: usize,
     /// Shortest time between two epochs of a source that never ends.
     pub epoch: Duration,
+    /// How long a stop waits for a sink whose target is away.
+    pub sink_patience: Duration,
 }
 
 impl Default for Options {
@@ -49,6 +48,7 @@ impl Default for Options {
         Options {
             workers: 1,
             epoch: Duration::from_millis(20),
+            sink_patience: Duration::from_secs(30),
         }
     }
 }
@@ -112,7 +112,9 @@ impl Run {
 
     /// True when the run was asked to end so long ago that a sink which still waits for its target is given up.
     pub(crate) fn out_of_patience(&self) -> bool {
-        self.stopped_at.get().is_some_and(|at| at.elapsed() >= SINK_PATIENCE)
+        self.stopped_at
+            .get()
+            .is_some_and(|at| at.elapsed() >= self.options.sink_patience)
     }
 
     /// True once the run was asked to end, by [`Run::stop`] or by an error.

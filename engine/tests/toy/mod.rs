@@ -60,6 +60,7 @@ pub static CATALOG: Catalog = Catalog {
             Ok(Box::new(Keep {
                 to: config.to.unwrap_or_default(),
                 fail_after: config.fail_after,
+                away: config.away,
                 names,
             }))
         },
@@ -321,12 +322,16 @@ impl Operator for Passing {
 struct KeepConfig {
     /// Where the test finds the rows.
     to: Option<String>,
+    /// Never takes a row: its target is away.
+    #[serde(default)]
+    away: bool,
     /// Rows after which the sink fails.
     fail_after: Option<usize>,
 }
 
 struct Keep {
     to: String,
+    away: bool,
     fail_after: Option<usize>,
     names: Vec<String>,
 }
@@ -347,6 +352,7 @@ impl SinkPlan for Keep {
             to: self.to.clone(),
             names: self.names.clone(),
             left: self.fail_after,
+            away: self.away,
             written: Vec::new(),
         }))
     }
@@ -354,6 +360,7 @@ impl SinkPlan for Keep {
 
 struct Keeping {
     to: String,
+    away: bool,
     names: Vec<String>,
     left: Option<usize>,
     written: Vec<String>,
@@ -361,6 +368,9 @@ struct Keeping {
 
 impl Sink for Keeping {
     fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
+        while self.away {
+            std::thread::park();
+        }
         if let Some(left) = &mut self.left {
             *left = left
                 .checked_sub(batch.num_rows())
