@@ -368,8 +368,10 @@ struct Keeping {
 
 impl Sink for Keeping {
     fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
-        while self.away {
-            std::thread::park();
+        if self.away {
+            loop {
+                std::thread::park();
+            }
         }
         if let Some(left) = &mut self.left {
             *left = left
