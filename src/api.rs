@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State, WebSocketUpgrade};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use serde_json::{Value, json};
 use taktline_engine::Run;
 use taktline_engine::config::did_you_mean;
@@ -55,6 +55,7 @@ impl Api {
             .route("/api/machines", get(machines))
             .route("/api/alerts", get(alerts))
             .route("/api/tap/{edge}", get(tap))
+            .route("/api/savepoints/{name}", put(savepoint))
             .route("/api/live", get(socket))
             .fallback(page::page)
             .with_state(Shared {
@@ -97,6 +98,16 @@ async fn machines(State(shared): State<Shared>) -> Json<Value> {
 
 async fn alerts(State(shared): State<Shared>) -> Json<Value> {
     Json(shared.board.alerts())
+}
+
+/// Takes a checkpoint now and names it.
+async fn savepoint(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    let run = shared.run;
+    match tokio::task::spawn_blocking(move || run.savepoint(&name)).await {
+        Ok(Ok(checkpoint)) => Json(json!({"checkpoint": checkpoint})).into_response(),
+        Ok(Err(error)) => problem(StatusCode::CONFLICT, &format!("{error:#}"), None),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string(), None),
+    }
 }
 
 async fn socket(State(shared): State<Shared>, upgrade: WebSocketUpgrade) -> Response {

@@ -13,7 +13,8 @@ use taktline_engine::plan;
 
 use crate::catalog::CATALOG;
 use crate::load::{self, DATA, Wrong};
-use crate::{demo, run, tap, verify};
+use crate::state::{StateArgs, make_room};
+use crate::{cluster, demo, run, savepoint, tap, verify};
 
 /// Watches machines that repeat themselves: cycles, references, health, alerts, history.
 #[derive(Parser)]
@@ -63,6 +64,17 @@ enum Command {
     },
     /// SQL over history.
     Sql(SqlArgs),
+    /// Take a checkpoint of a run now and name it: a savepoint, for `run --from`.
+    Checkpoint {
+        /// Its name: letters, digits, `.`, `_` and `-`.
+        name: String,
+        /// Where the run listens.
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+    /// One pipeline over several processes, on one machine or more.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Watch a running step's rows, one JSON object a line.
     Tap {
         /// A source or step.
@@ -104,9 +116,11 @@ struct RunArgs {
     /// Where the API and the page listen [default: 127.0.0.1:8080; with --until-end: nowhere].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Remove the history that is there, before reading files into it from their beginning.
+    /// Remove the history and the state that are there, and begin anew.
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    state: StateArgs,
     /// `json` writes what the run did to stdout.
     #[arg(long, default_value = "text")]
     format: TextOrJson,
@@ -157,6 +171,7 @@ const BAD_CONFIGURATION: u8 = 78;
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let _faults = taktline_engine::fault::arm();
     let filter = tracing_subscriber::EnvFilter::try_from_env("TAKTLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,taktline=info"));
     let stderr = std::io::stderr;
@@ -184,7 +199,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     match command {
         Command::Demo(args) => demo::demo(&args)?,
-        Command::Run(args) => start(&args)?,
+        Command::Run(args) => start(args)?,
         Command::Validate { pipeline, format } => return validate(&pipeline, format),
         Command::Graph { pipeline, format } => {
             let plan = pipeline.open(None)?.plan()?;
@@ -197,12 +212,17 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kinds { format } => kinds(&mut out, format)?,
         Command::Test { file, format } => return test(&file, format),
         Command::Sql(args) => sql(&args)?,
+        Command::Checkpoint { name, url } => {
+            let checkpoint = savepoint::take(&url, &name)?;
+            writeln!(out, "{name} is checkpoint {checkpoint}")?;
+        }
+        Command::Cluster(command) => return cluster::execute(&command),
         Command::Tap { step, url } => tap::tap(&url, &step, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(args: &RunArgs) -> anyhow::Result<()> {
+fn start(args: RunArgs) -> anyhow::Result<()> {
     let pipeline = args.pipeline.open(args.data.as_deref())?;
     let plan = pipeline.plan()?;
     // Before anything old is removed: is there something to read?
@@ -212,36 +232,22 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
             .partitions()
             .with_context(|| format!("source {}", source.name))?;
     }
-    if let Some(source) = plan.sources.iter().find(|source| source.source.replayable()) {
-        for dir in pipeline.data_dirs() {
-            make_room(&dir, &source.name, args.overwrite)?;
-        }
+    let data = args.data.clone().or_else(|| pipeline.data_dirs().into_iter().next());
+    if let (Some(data), false) = (&data, args.state.follows()) {
+        make_room(data, args.overwrite)?;
     }
     let settings = run::Settings {
         workers: args.workers.into(),
         until_end: args.until_end,
         listen: args.listen,
+        data,
+        state: args.state,
     };
     let summary = run::run(plan, &settings)?;
     if args.format == TextOrJson::Json {
         println!("{summary:#}");
     }
     Ok(())
-}
-
-/// Reading files again into the same history would double its rows.
-fn make_room(dir: &std::path::Path, source: &str, overwrite: bool) -> anyhow::Result<()> {
-    if !taktline_connectors::history::holds(dir)? {
-        return Ok(());
-    }
-    let dir_name = dir.display();
-    anyhow::ensure!(
-        overwrite,
-        "{dir_name} already holds history, and `{source}` would be read into it from the beginning; \
-         choose another --data DIR, or --overwrite to begin it anew"
-    );
-    tracing::info!("{dir_name}: the old history is removed");
-    taktline_connectors::history::remove(dir)
 }
 
 fn validate(pipeline: &Pipeline, format: TextOrJson) -> anyhow::Result<ExitCode> {

@@ -12,6 +12,7 @@ use taktline_engine::{Options, Run};
 
 use crate::load::Pipeline;
 use crate::run;
+use crate::state::StateArgs;
 
 const LINE: &str = include_str!("../config/pipelines/demo-line.yaml");
 const WATCH: &str = include_str!("../config/pipelines/demo.yaml");
@@ -69,6 +70,8 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         workers: 2,
         until_end: false,
         listen: args.listen,
+        data: Some(data.clone()),
+        state: StateArgs::default(),
     };
     let outcome = run::run(watch, &settings);
     line.stop();

@@ -3,6 +3,8 @@
 //! - [`catalog`]: all kinds, from the crates that have them.
 //! - [`load`]: a pipeline file and the command line make a plan.
 //! - [`cli`]: the commands; [`run`], [`demo`], [`verify`] (`taktline test`), [`tap`] do the work of one each.
+//! - [`state`]: where a run keeps its state; [`savepoint`]: `taktline checkpoint`; [`cluster`]: several processes.
+//! - [`client`]: what the command line asks of a running pipeline.
 //! - [`api`]: health, metrics, live rows; [`board`]: what the page shows, kept up to date; [`live`]: its WebSocket;
 //!   [`page`]: the page itself, embedded at build.
 
@@ -10,11 +12,15 @@ pub mod api;
 pub mod board;
 pub mod catalog;
 pub mod cli;
+pub mod client;
+pub mod cluster;
 pub mod demo;
 pub mod live;
 pub mod load;
 pub mod page;
 pub mod rows;
 pub mod run;
+pub mod savepoint;
+pub mod state;
 pub mod tap;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! `taktline run`: a plan with its API, its progress, its end.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use anyhow::Context;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use taktline_engine::plan::Plan;
-use taktline_engine::{Options, Remark, Run};
+use taktline_engine::{Options, Remark, Resume, Run};
 
 use crate::api::Api;
+use crate::state::StateArgs;
 
 /// Where the API listens when the command line doesn't say.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -23,6 +25,10 @@ pub struct Settings {
     pub workers: usize,
     /// Ends with the input; else the API stays up until a signal.
     pub until_end: bool,
+    /// Where state is kept; None: nowhere, and a stop closes what is open.
+    pub data: Option<PathBuf>,
+    /// State and other processes.
+    pub state: StateArgs,
     /// Where the API listens. None with `until_end`: nowhere; else [`LISTEN`], or any free port when that is taken.
     pub listen: Option<SocketAddr>,
 }
@@ -32,30 +38,40 @@ pub struct Settings {
 /// # Errors
 /// What ended the run early.
 pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
+    let checkpoint_every = plan.checkpoint_every;
     let run = Run::new(
         plan,
         Options {
             workers: settings.workers,
+            checkpoint_every,
             ..Options::default()
         },
     )?;
-    let signalled = stop_on_signals(&run)?;
-    let api = if settings.until_end && settings.listen.is_none() {
+    let started = settings.state.start(&run, settings.data.clone())?;
+    if started.resume.as_ref().is_some_and(Resume::ended) {
+        eprintln!("an earlier run has read the input to its end; --overwrite begins anew");
+    }
+    let signalled = stop_on_signals(&run, started.resume.is_some())?;
+    let api = if settings.listen.is_none() && (settings.until_end || settings.state.follows()) {
         None
     } else {
         Some(serve(&run, settings.listen)?)
     };
     let bar = progress(&run)?;
-    let outcome = run.execute();
+    let outcome = run.execute_from(started.resume, started.fabric);
     if let Some((bar, thread)) = bar {
         bar.finish_and_clear();
         let _ = thread.join(); // a bar that panicked has shown so
     }
     let remarks = outcome?;
+    if let Some(mesh) = started.mesh {
+        mesh.close()?;
+    }
     for line in report(&run, &remarks) {
         eprintln!("{line}");
     }
-    if let (Some(api), false, false) = (&api, settings.until_end, signalled.load(Ordering::Acquire)) {
+    let stays = !settings.until_end && !settings.state.follows();
+    if let (Some(api), true, false) = (&api, stays, signalled.load(Ordering::Acquire)) {
         eprintln!("the input has ended; http://{} stays up until Ctrl-C", api.address);
         while !signalled.load(Ordering::Acquire) {
             std::thread::park_timeout(Duration::from_millis(100));
@@ -83,7 +99,7 @@ fn serve(run: &Arc<Run>, listen: Option<SocketAddr>) -> anyhow::Result<Api> {
 const ONE_WISH: Duration = Duration::from_secs(2);
 
 /// The first SIGINT or SIGTERM ends the run in good order, the second at once.
-fn stop_on_signals(run: &Arc<Run>) -> anyhow::Result<Arc<AtomicBool>> {
+fn stop_on_signals(run: &Arc<Run>, keeps_state: bool) -> anyhow::Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let signalled = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("signals")?;
@@ -97,10 +113,19 @@ fn stop_on_signals(run: &Arc<Run>) -> anyhow::Result<Arc<AtomicBool>> {
                 continue;
             }
             if at.elapsed() >= ONE_WISH {
-                eprintln!("stopped at once; what was not published is lost");
+                let rest = if keeps_state {
+                    "the next run goes on from the last checkpoint"
+                } else {
+                    "what was not published is lost"
+                };
+                eprintln!("stopped at once; {rest}");
                 std::process::exit(1);
             }
-            tracing::info!("stopping: what was read flows through and is published");
+            if keeps_state {
+                tracing::info!("stopping: a last checkpoint, from which the next run goes on");
+            } else {
+                tracing::info!("stopping: what was read flows through and is published");
+            }
             run.stop();
         }
     })?;

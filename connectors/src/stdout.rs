@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
-use taktline_engine::{Published, Sink, SinkPlan};
+use taktline_engine::state::Staged;
+use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
 use crate::codec::json;
 
@@ -66,7 +67,7 @@ struct StdoutPlan {
 }
 
 impl SinkPlan for StdoutPlan {
-    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+    fn open(&self, _: &Opening) -> anyhow::Result<Box<dyn Sink>> {
         Ok(Box::new(Printer::new(io::stdout(), self.format, self.flat.clone())))
     }
 }
@@ -123,8 +124,9 @@ impl<W: Write + Send> Sink for Printer<W> {
         self.print(input, batch).map_err(closed)
     }
 
-    fn publish(&mut self) -> anyhow::Result<()> {
-        self.out.flush().map_err(|error| closed(error.into()))
+    fn stage(&mut self, _: u64) -> anyhow::Result<Staged> {
+        self.out.flush().map_err(|error| closed(error.into()))?;
+        Ok(Staged(serde_json::Value::Null))
     }
 }
 
@@ -222,7 +224,7 @@ mod tests {
             let mut printer = Printer::new(&mut out, format, vec![samples().published.first().cloned()]);
             printer.write(0, &rows().slice(0, 2)).unwrap();
             printer.write(0, &rows().slice(2, 1)).unwrap();
-            printer.publish().unwrap();
+            printer.stage(1).unwrap();
             drop(printer);
             expect.assert_eq(&String::from_utf8(out).unwrap());
         };
@@ -269,6 +271,6 @@ mod tests {
         }
         let mut printer = Printer::new(Closed, Format::Json, vec![None]);
         printer.write(0, &rows()).unwrap();
-        assert!(printer.publish().unwrap_err().is::<ClosedPipe>());
+        assert!(printer.stage(1).unwrap_err().is::<ClosedPipe>());
     }
 }

@@ -1,4 +1,4 @@
-//! The container that timely carries: a record batch and where it came from.
+//! The container that timely carries: a record batch and where it came from, or a word of control.
 
 use std::cell::OnceCell;
 use std::io::Write;
@@ -6,9 +6,12 @@ use std::io::Write;
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use serde::{Deserialize, Serialize};
 use timely::bytes::arc::Bytes;
 use timely::container::Accountable;
 use timely::dataflow::channels::ContainerBytes;
+
+use crate::state::{Offset, Staged, StateFile};
 
 /// Where a batch stands in the order of the input: by partition, then by sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,13 +22,69 @@ pub(crate) struct Origin {
     pub sequence: u64,
 }
 
-/// Rows on their way through the dataflow, or a tick of passing time.
+/// Rows on their way through the dataflow, or a word of control for one worker.
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     /// Rows of an edge.
     Rows(Packet),
-    /// Time stamped by the source side, for one worker.
-    Tick { now_us: i64, worker: usize },
+    /// What is not rows.
+    Control { worker: usize, word: Word },
+}
+
+/// What the workers tell each other beside the rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Word {
+    /// Time stamped by the source side.
+    Tick { now_us: i64 },
+    /// This epoch is a checkpoint.
+    Barrier(Barrier),
+    /// No checkpoint before this one is needed any more.
+    Released { checkpoint: u64 },
+    /// To the leader: a part of a checkpoint is durable.
+    Report(Box<Report>),
+}
+
+/// A checkpoint that is being taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Barrier {
+    pub checkpoint: u64,
+    pub kind: BarrierKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum BarrierKind {
+    /// The run goes on.
+    Passing,
+    /// The run is stopped here and will be resumed: what comes after this epoch is let go.
+    Stop,
+    /// The input has ended, and everything of it belongs to this checkpoint.
+    End,
+}
+
+/// A durable part of a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Of one worker: its state file, the oldest checkpoint whose files it still needs, its partitions' offsets by source and number.
+    Worker {
+        checkpoint: u64,
+        file: Option<StateFile>,
+        needs: u64,
+        offsets: Vec<(u32, u32, Offset)>,
+    },
+    /// Of one process: what a sink staged.
+    Sink {
+        checkpoint: u64,
+        sink: usize,
+        staged: Staged,
+    },
+}
+
+impl Report {
+    pub fn checkpoint(&self) -> u64 {
+        match self {
+            Report::Worker { checkpoint, .. } | Report::Sink { checkpoint, .. } => *checkpoint,
+        }
+    }
 }
 
 /// Rows and where they stand.
@@ -60,28 +119,29 @@ impl Accountable for Frame {
     fn record_count(&self) -> i64 {
         match self {
             Frame::Rows(packet) => packet.batch.num_rows() as i64,
-            Frame::Tick { .. } => 1,
+            Frame::Control { .. } => 1,
         }
     }
 }
 
 const ROWS: u64 = 0;
-const TICK: u64 = 1;
+const CONTROL: u64 = 1;
 
-// Layout: eight little-endian words (kind, then its fields, then the length of the IPC stream), the Arrow IPC stream, zeros
-// up to a multiple of eight.
+// Layout: eight little-endian words (kind, three fields, the length of the body), the body (an Arrow IPC stream, or the JSON of a
+// word), zeros up to a multiple of eight.
 impl ContainerBytes for Frame {
-    #[allow(clippy::expect_used)] // the bytes come from `into_bytes` of the same binary; processes don't talk yet
+    #[allow(clippy::expect_used)] // the bytes come from `into_bytes` of the same version over an authenticated link
     fn from_bytes(bytes: Bytes) -> Self {
         let word = |i: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[8 * i..8 * i + 8]);
             u64::from_le_bytes(word)
         };
-        if word(0) == TICK {
-            return Frame::Tick {
-                now_us: word(1) as i64,
-                worker: word(2) as usize,
+        let body = &bytes[HEADER..HEADER + word(4) as usize];
+        if word(0) == CONTROL {
+            return Frame::Control {
+                worker: word(1) as usize,
+                word: serde_json::from_slice(body).expect("a word of control"),
             };
         }
         let origin = Origin {
@@ -89,8 +149,7 @@ impl ContainerBytes for Frame {
             sequence: word(3),
         };
         // The reader copies out of the slab, so that no kept batch holds a whole slab alive.
-        let ipc = &bytes[HEADER..HEADER + word(4) as usize];
-        let mut reader = StreamReader::try_new(ipc, None).expect("Arrow IPC stream");
+        let mut reader = StreamReader::try_new(body, None).expect("Arrow IPC stream");
         let batch = reader.next().expect("one batch").expect("Arrow IPC batch");
         Frame::rows(batch, origin)
     }
@@ -98,14 +157,18 @@ impl ContainerBytes for Frame {
     fn length_in_bytes(&self) -> usize {
         match self {
             Frame::Rows(packet) => HEADER + packet.wire().len().next_multiple_of(8),
-            Frame::Tick { .. } => HEADER,
+            Frame::Control { word, .. } => HEADER + encode_word(word).len().next_multiple_of(8),
         }
     }
 
     #[allow(clippy::expect_used)] // timely's writers are memory; the trait has no way to report an error
     fn into_bytes<W: Write>(&self, writer: &mut W) {
+        let encoded;
         let (words, body): (_, &[u8]) = match self {
-            Frame::Tick { now_us, worker } => ([TICK, *now_us as u64, *worker as u64, 0, 0, 0, 0, 0], &[]),
+            Frame::Control { worker, word } => {
+                encoded = encode_word(word);
+                ([CONTROL, *worker as u64, 0, 0, encoded.len() as u64, 0, 0, 0], &encoded)
+            }
             Frame::Rows(packet) => {
                 let body = packet.wire();
                 let (source, partition) = packet.origin.partition;
@@ -150,6 +213,11 @@ fn encode(batch: &RecordBatch) -> Vec<u8> {
     bytes
 }
 
+#[allow(clippy::expect_used)] // plain data with text keys
+fn encode_word(word: &Word) -> Vec<u8> {
+    serde_json::to_vec(word).expect("JSON")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -187,7 +255,7 @@ mod tests {
         // A slice too: only its own rows travel.
         for batch in [batch.clone(), batch.slice(1, 1), batch.slice(0, 0)] {
             let Frame::Rows(back) = round_trip(&Frame::rows(batch.clone(), origin)) else {
-                panic!("rows became a tick");
+                panic!("rows became a word");
             };
             assert_eq!(back.origin, origin);
             assert_eq!(format!("{:?}", back.batch.columns()), format!("{:?}", batch.columns()));
@@ -195,10 +263,27 @@ mod tests {
     }
 
     #[test]
-    fn ticks_survive_the_wire() {
-        let Frame::Tick { now_us, worker } = round_trip(&Frame::Tick { now_us: -7, worker: 3 }) else {
-            panic!("a tick became rows");
-        };
-        assert_eq!((now_us, worker), (-7, 3));
+    fn words_survive_the_wire() {
+        let at = serde_json::json!({"file": "a.csv", "byte": u64::MAX});
+        let words = [
+            Word::Tick { now_us: -7 },
+            Word::Barrier(Barrier {
+                checkpoint: u64::MAX,
+                kind: BarrierKind::End,
+            }),
+            Word::Report(Box::new(Report::Worker {
+                checkpoint: 1,
+                file: None,
+                needs: 0,
+                offsets: vec![(0, 1, Offset { sequence: 9, at })],
+            })),
+        ];
+        for word in words {
+            let sent = format!("{word:?}");
+            let Frame::Control { worker, word } = round_trip(&Frame::Control { word, worker: 3 }) else {
+                panic!("a word became rows");
+            };
+            assert_eq!((worker, format!("{word:?}")), (3, sent));
+        }
     }
 }

@@ -6,28 +6,36 @@
 //! - [`Source`], [`Operator`] (with [`Step`]), [`Sink`]: the spine, each a contract in a file of its own.
 //! - [`config`]: the pipeline file with positions, its problems, scalars with units.
 //! - [`kind`]: the tables of kinds that a binary knows.
+//! - [`state`]: checkpoints on disk: claims, manifests, state files.
+//! - [`journal`]: what a source that can't replay has given, durable before it is acknowledged.
+//! - [`fault`]: faults on demand, for tests.
 //! - [`plan`]: a file and the kinds make a validated graph with a schema on every edge.
 //! - [`run`](mod@run): the plan as a timely dataflow, with metrics and taps.
 //!
 //! The engine knows no operator, connector or history table by name.
 
 pub mod config;
+pub mod fault;
+pub mod journal;
 pub mod kind;
 pub mod metrics;
 pub mod plan;
 pub mod run;
+pub mod state;
 pub mod table;
 
 mod dead_letters;
 mod frame;
 mod operator;
 mod sink;
+mod snapshot;
 mod source;
 mod taps;
 
 pub use dead_letters::DeadLetters;
 pub use operator::{Operator, Order, Output, Rows, SampleRows, Step};
-pub use run::{Options, Remark, Run, abort_on_panic};
-pub use sink::{Sink, SinkPlan};
+pub use run::{Fabric, Options, Remark, Resume, Run, StateOptions, abort_on_panic};
+pub use sink::{Opening, Sink, SinkPlan};
+pub use snapshot::{Saved, Snapshot};
 pub use source::{Decoded, Decoder, Partition, Poll, Position, Source, Wake};
 pub use table::{Published, Samples, Table};

@@ -1,7 +1,12 @@
 //! What a run tells about itself to Prometheus.
 
-use prometheus::{CounterVec, core::Collector};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{Counter, CounterVec, IntCounter, core::Collector};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::journal::Watch;
 
 /// The metrics of one run. Names begin with `taktline_`; units are base units.
 #[derive(Clone)]
@@ -21,6 +26,14 @@ pub struct Metrics {
     pub late_rows: IntCounterVec,
     /// Input that could not be read.
     pub dead_letters: IntCounterVec,
+    /// Checkpoints that became real.
+    pub checkpoints: IntCounter,
+    /// Bytes of state files.
+    pub checkpoint_bytes: IntCounter,
+    /// Time from the last report of a checkpoint until it was real.
+    pub checkpoint_seconds: Counter,
+    /// What the journals of sources count.
+    journals: Arc<Mutex<BTreeMap<String, Watch>>>,
     /// Watchers' batches dropped because the watcher was slow.
     pub tap_dropped: IntCounterVec,
 }
@@ -59,6 +72,13 @@ impl Metrics {
                 Opts::new("taktline_dead_letters_total", "Input that could not be read."),
                 node,
             )?,
+            checkpoints: IntCounter::new("taktline_checkpoints_total", "Checkpoints that became real.")?,
+            checkpoint_bytes: IntCounter::new("taktline_checkpoint_bytes_total", "Bytes of state written.")?,
+            checkpoint_seconds: Counter::new(
+                "taktline_checkpoint_commit_seconds_total",
+                "Time from the last part of a checkpoint until it was real.",
+            )?,
+            journals: Arc::default(),
             tap_dropped: IntCounterVec::new(
                 Opts::new(
                     "taktline_tap_dropped_batches_total",
@@ -68,7 +88,7 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(metrics.rows_in.clone()),
             Box::new(metrics.rows_out.clone()),
             Box::new(metrics.busy_seconds.clone()),
@@ -77,6 +97,9 @@ impl Metrics {
             Box::new(metrics.late_rows.clone()),
             Box::new(metrics.dead_letters.clone()),
             Box::new(metrics.tap_dropped.clone()),
+            Box::new(metrics.checkpoints.clone()),
+            Box::new(metrics.checkpoint_bytes.clone()),
+            Box::new(metrics.checkpoint_seconds.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
@@ -105,6 +128,12 @@ pub(crate) struct NodeMetrics {
 }
 
 impl Metrics {
+    /// What the journal of a source counts.
+    pub(crate) fn journal(&self, source: &str) -> Watch {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.entry(source.to_owned()).or_default().clone()
+    }
+
     pub(crate) fn node(&self, name: &str, kind: &str) -> NodeMetrics {
         let labels = &[name, kind];
         NodeMetrics {

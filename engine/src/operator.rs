@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use arrow::array::{Array, RecordBatch};
 
+use crate::snapshot::{Saved, Snapshot};
 use crate::table::{Samples, Table};
 
 /// A configured step of the pipeline: what it emits and how one key's operator is made.
@@ -21,6 +22,10 @@ pub trait Step: Send + Sync {
     fn patience_us(&self) -> i64 {
         0
     }
+
+    /// What the state of this step is, as text: a version of its encoding and those settings without which the state makes
+    /// no sense. State of another text is not given to [`Operator::restore`].
+    fn state(&self) -> String;
 
     /// The operator of one key.
     fn operator(&self, key: &str) -> Box<dyn Operator>;
@@ -69,6 +74,20 @@ pub trait Operator {
         let _ = out;
         Ok(())
     }
+
+    /// Gives the state: after [`Operator::restore`] of it in a new operator of this key, everything goes on as if
+    /// nothing had happened. Asked at a checkpoint when the key had rows or its time moved since the last. Rows appended once
+    /// ([`Snapshot::append`]) **must not** be appended again, unless [`Snapshot::whole`] asks for all.
+    ///
+    /// # Errors
+    /// The state can't be encoded.
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()>;
+
+    /// Takes back the state that [`Operator::snapshot`] gave, before the first row. Signal numbers may be others than then; names stay.
+    ///
+    /// # Errors
+    /// The state can't be read.
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()>;
 
     /// Asked once after [`Operator::end`]: a sentence for the end of the run where this key needs one, for example why
     /// no cycle was found.

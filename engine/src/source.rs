@@ -1,6 +1,7 @@
 //! The source contract: partitions read bytes, a decoder makes rows of them.
 
 use arrow::array::RecordBatch;
+use serde_json::Value;
 
 /// A configured source. Lives for the whole run and is shared by all workers.
 ///
@@ -16,12 +17,12 @@ pub trait Source: Send + Sync {
     /// The input isn't there or can't be listed; the message names it and the setting.
     fn partitions(&self) -> anyhow::Result<Vec<String>>;
 
-    /// Opens a partition by its index in [`Source::partitions`]. `wake` may be called from any thread when there is
-    /// more to poll.
+    /// Opens a partition by its index in [`Source::partitions`], at its beginning or at an offset that
+    /// [`Partition::offset`] once gave. `wake` may be called from any thread when there is more to poll.
     ///
     /// # Errors
-    /// The partition can't be read.
-    fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>>;
+    /// The partition can't be read, or not from there (the file is another one now); the message says so.
+    fn open(&self, partition: usize, from: Option<&Value>, wake: Wake) -> anyhow::Result<Box<dyn Partition>>;
 
     /// A decoder; each worker has its own.
     fn decoder(&self) -> Box<dyn Decoder>;
@@ -29,7 +30,8 @@ pub trait Source: Send + Sync {
     /// True when the input ends by itself (files), false when it goes on for ever (a broker).
     fn bounded(&self) -> bool;
 
-    /// True when the same rows can be read again from the beginning (files), false when they are gone (MQTT).
+    /// True when the same rows can be read again from an offset (files), false when they are gone (MQTT): the engine then
+    /// puts its journal between, and no partition of this source is asked for an offset.
     fn replayable(&self) -> bool;
 }
 
@@ -53,6 +55,22 @@ pub trait Partition: Send {
     /// that was acknowledged): poll then gives it, and [`Poll::End`] after it. False lets the partition be dropped at once.
     fn stop(&mut self) -> bool {
         false
+    }
+
+    /// Where the next poll reads on: [`Source::open`] with it yields exactly the raw batches after the last one polled, cut at the same
+    /// places if the partition is bounded. JSON, for people to read in a checkpoint.
+    fn offset(&self) -> Value {
+        Value::Null
+    }
+
+    /// The first `batches` raw batches that were polled, counted from the start, are durable: outside may be told that they
+    /// are ours. Asked only of sources that are not [`Source::replayable`].
+    ///
+    /// # Errors
+    /// Outside can't be told; the run goes on, and outside will give them again.
+    fn acknowledge(&mut self, batches: u64) -> anyhow::Result<()> {
+        let _ = batches;
+        Ok(())
     }
 
     /// Where reading has come to, as text for people (`dryer.csv:1200`), and how far in `[0, 1]` where that is known.

@@ -139,7 +139,7 @@ fn rows_of_the_end_come_last() {
         };
         Run::new(plan, options).unwrap().execute().unwrap();
         for machine in ["m0", "m1", "m2", "m3", "m4"] {
-            let kept = toy::KEPT.lock().unwrap()[&format!("end-{workers}")].clone();
+            let kept = toy::kept_in_order(&format!("end-{workers}"));
             let own: Vec<&String> = kept.iter().filter(|row| row.contains(machine)).collect();
             assert_eq!(own.len(), 101, "{workers} workers");
             assert_eq!(own[100], &format!("more: {machine} 0 -1"), "{workers} workers: {own:?}");

@@ -16,11 +16,11 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, Timestamp
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use taktline_engine::config::{Interval, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
 use taktline_engine::table::{KEY, name_type, timestamp, timestamps};
-use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
+use taktline_engine::{Operator, Order, Output, Rows, Saved, Snapshot, Step, Table};
 
 use crate::condition::Condition;
 
@@ -183,6 +183,7 @@ fn build(section: &Section, input: &Input) -> Result<Box<dyn Step>, Vec<Problem>
         severity: config.severity,
         message,
         time,
+        by_signal: schema_in.index_of("signal").is_ok(),
     };
     Ok(Box::new(AlertStep {
         rule: Arc::new(rule),
@@ -199,6 +200,8 @@ struct Rule {
     message: String,
     /// The column that tells a row's time.
     time: &'static str,
+    /// Whether rows have a signal, so that each has its own alert.
+    by_signal: bool,
 }
 
 struct AlertStep {
@@ -213,6 +216,11 @@ impl Step for AlertStep {
 
     fn order(&self) -> Order {
         Order::Arrival
+    }
+
+    /// With other conditions and spans an open alert stays open until the new ones close it.
+    fn state(&self) -> String {
+        format!("alert/1{}", if self.rule.by_signal { " by signal" } else { "" })
     }
 
     fn operator(&self, key: &str) -> Box<dyn Operator> {
@@ -232,7 +240,7 @@ struct Alerts {
 }
 
 /// What is known of one alert.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Watch {
     /// Whether the condition held in the last rows, newest last.
     recent: VecDeque<bool>,
@@ -241,6 +249,7 @@ struct Watch {
     open: Option<Opened>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Opened {
     id: String,
     at: i64,
@@ -326,6 +335,15 @@ impl Operator for Alerts {
         if !events.is_empty() {
             out.emit(self.batch(&events)?);
         }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        into.head(&self.by_signal)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.by_signal = saved.head()?;
         Ok(())
     }
 }

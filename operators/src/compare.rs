@@ -4,8 +4,9 @@
 //! reference. How references are learned and distances taken stands in `reference.rs`.
 
 mod absent;
+mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Percent, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
-use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
+use taktline_engine::{Operator, Order, Output, Rows, Saved, Snapshot, Step, Table};
 
 use crate::cycles::{self, CycleRows, SignalCycle, nan_is_null};
 use crate::kernels::dtw::{Scratch, dtw_path, window};
@@ -249,14 +250,40 @@ impl Step for Compare {
         Order::Arrival
     }
 
+    /// A learned reference holds for the settings that it was learned with.
+    fn state(&self) -> String {
+        let Settings {
+            config, measure, label, ..
+        } = &*self.0;
+        let distance = if measure.dtw {
+            format!("dtw {}%", measure.window)
+        } else {
+            "euclidean".to_owned()
+        };
+        let mut state = format!("compare/1 to {label}, {distance}");
+        if let Some(per) = &config.per {
+            state += &format!(", per {per:?}");
+        }
+        let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
+        if let Some(signals) = &config.signals {
+            state += &format!(", signals {:?}", sorted(signals));
+        }
+        if !config.ignore.is_empty() {
+            state += &format!(", without {:?}", sorted(&config.ignore));
+        }
+        state
+    }
+
     fn operator(&self, _: &str) -> Box<dyn Operator> {
-        let ready = |(recipe, reference): (&String, &Arc<Reference>)| (recipe.clone(), Slot::Fixed(reference.clone()));
+        let fixed = |reference: &Arc<Reference>| Kept::saved(Slot::Fixed(reference.clone()));
+        let ready = |(recipe, reference): (&String, &Arc<Reference>)| (recipe.clone(), fixed(reference));
         let slots = self.0.fixed.iter().map(ready).collect();
         Box::new(Comparer {
             settings: self.0.clone(),
             slots,
             came: 0,
             compared: 0,
+            written: 0,
             scratch: Scratch::default(),
         })
     }
@@ -266,11 +293,26 @@ impl Step for Compare {
 struct Comparer {
     settings: Arc<Settings>,
     /// By recipe; under "" without `per`.
-    slots: BTreeMap<String, Slot>,
+    slots: BTreeMap<String, Kept>,
     scratch: Scratch,
     /// Cycles that came, and those of them that were compared.
     came: u64,
     compared: u64,
+    /// Records in the tail of the state.
+    written: usize,
+}
+
+/// The reference of one recipe, and how much of it isn't in a checkpoint yet.
+struct Kept {
+    slot: Slot,
+    /// Its newest cycles, or 1 for the reference itself.
+    unsaved: usize,
+}
+
+impl Kept {
+    fn saved(slot: Slot) -> Self {
+        Kept { slot, unsaved: 0 }
+    }
 }
 
 /// The reference of one recipe.
@@ -324,6 +366,14 @@ impl Operator for Comparer {
             signal_columns(&found),
         )?);
         Ok(())
+    }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        self.write(into)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.read(saved)
     }
 
     fn remark(&self) -> Option<String> {
@@ -383,7 +433,9 @@ impl Comparer {
         let compared = cycles.signals(row).filter(|s| config.compares(s.name));
         let data = Arc::new(CycleData::of(compared, config.max_points));
         let full = self.slots.len() >= MOST_RECIPES;
-        if let Some(Slot::Fixed(reference) | Slot::Sliding { reference, .. }) = self.slots.get(&recipe) {
+        if let Some(Slot::Fixed(reference) | Slot::Sliding { reference, .. }) =
+            self.slots.get(&recipe).map(|kept| &kept.slot)
+        {
             let reference = reference.clone();
             let comparison = reference.compare(&data, settings.measure, &mut self.scratch);
             let whole = comparison.signals.len() == reference.names().count();
@@ -405,13 +457,18 @@ impl Comparer {
         if full && !self.slots.contains_key(&recipe) {
             return without(Some(label), "no reference");
         }
-        let slot = self.slots.entry(recipe).or_insert_with(|| Slot::Learning(Vec::new()));
+        let learning = || Kept::saved(Slot::Learning(Vec::new()));
+        let Kept { slot, unsaved } = self.slots.entry(recipe).or_insert_with(learning);
         if let Slot::Learning(learning) = slot {
             learning.push(data);
+            *unsaved += 1;
             if learning.len() >= wanted {
                 let learned = std::mem::take(learning);
                 let slides = matches!(config.reference, ReferenceConfig::Last(_));
                 *slot = Slot::learned(learned, slides, settings.measure, &mut self.scratch);
+                if !slides {
+                    *unsaved = 1;
+                }
             }
         }
         without(Some(label), "learning")
@@ -420,14 +477,18 @@ impl Comparer {
     /// Takes a good cycle into a sliding reference, in place of the oldest.
     fn slide(&mut self, recipe: &str, data: Arc<CycleData>) {
         let measure = self.settings.measure;
-        let Some(Slot::Sliding {
+        let Some(Kept { slot, unsaved }) = self.slots.get_mut(recipe) else {
+            return;
+        };
+        let Slot::Sliding {
             cycles,
             template,
             reference,
-        }) = self.slots.get_mut(recipe)
+        } = slot
         else {
             return;
         };
+        *unsaved += 1;
         cycles.pop_front();
         cycles.push_back(data);
         // The template stays until it leaves the window; only then is the medoid sought anew.
@@ -443,10 +504,7 @@ impl Comparer {
             }
             None => {
                 let cycles = std::mem::take(cycles).into();
-                self.slots.insert(
-                    recipe.to_owned(),
-                    Slot::learned(cycles, true, measure, &mut self.scratch),
-                );
+                *slot = Slot::learned(cycles, true, measure, &mut self.scratch);
             }
         }
     }
@@ -455,10 +513,15 @@ impl Comparer {
 impl Slot {
     fn learned(cycles: Vec<Arc<CycleData>>, slides: bool, measure: Measure, scratch: &mut Scratch) -> Slot {
         let place = medoid(&cycles, measure, scratch);
-        let reference = Arc::new(Reference::learn(&cycles, Some(place), measure, scratch));
-        if !slides {
-            return Slot::Fixed(reference);
+        if slides {
+            return Slot::around(cycles, place, measure, scratch);
         }
+        Slot::Fixed(Arc::new(Reference::learn(&cycles, Some(place), measure, scratch)))
+    }
+
+    /// A sliding reference of these cycles whose template lies at `place`.
+    fn around(cycles: Vec<Arc<CycleData>>, place: usize, measure: Measure, scratch: &mut Scratch) -> Slot {
+        let reference = Arc::new(Reference::learn(&cycles, Some(place), measure, scratch));
         Slot::Sliding {
             template: cycles[place].clone(),
             cycles: cycles.into(),

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Interval, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
-use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
+use taktline_engine::{Operator, Order, Output, Rows, Saved, Snapshot, Step, Table};
 
 use crate::cycles::{self, CycleRows, CyclesBuilder, Outcome};
 use crate::segment::{Boundaries, Cut, Segmenter, Slices};
@@ -187,6 +187,22 @@ impl Step for CycleStep {
         if longest > 0 { longest.saturating_add(1) } else { 0 }
     }
 
+    /// With other levels and times an open cycle goes on under the new ones; with other triggers nothing fits.
+    fn state(&self) -> String {
+        let of = if self.order == Order::Arrival {
+            "phases"
+        } else {
+            "cycles"
+        };
+        match &self.cut.by {
+            Boundaries::Length(_) => format!("cycle/1 {of} by length"),
+            Boundaries::Triggers { start, end: None } => format!("cycle/1 {of} from {}", start.watches()),
+            Boundaries::Triggers { start, end: Some(end) } => {
+                format!("cycle/1 {of} from {} to {}", start.watches(), end.watches())
+            }
+        }
+    }
+
     fn operator(&self, key: &str) -> Box<dyn Operator> {
         let segmenter = Segmenter::new(self.cut.clone(), self.name.clone(), key);
         let builder = CyclesBuilder::default();
@@ -221,7 +237,7 @@ impl Operator for Cycles {
                 let segmenter = &mut self.segmenter;
                 *slot = self
                     .slots
-                    .of(number, || segmenter.name_signal(samples.signal_name(number))) as i32;
+                    .of(number, || segmenter.number_of(samples.signal_name(number))) as i32;
             }
             let slices = Slices {
                 ts: &samples.ts[rows.clone()],
@@ -246,6 +262,16 @@ impl Operator for Cycles {
     fn end(&mut self, out: &mut Output) -> anyhow::Result<()> {
         self.segmenter.end(None, &mut self.builder);
         emit(&mut self.builder, out)
+    }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        self.segmenter.snapshot(into)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.segmenter.restore(saved)?;
+        self.slots = Slots::unknown(self.segmenter.signals());
+        Ok(())
     }
 
     fn remark(&self) -> Option<String> {
@@ -274,6 +300,14 @@ impl Operator for Phases {
             emit(&mut self.builder, out)?;
         }
         Ok(())
+    }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        self.segmenter.snapshot(into)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.segmenter.restore(saved)
     }
 
     fn remark(&self) -> Option<String> {

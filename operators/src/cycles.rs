@@ -10,6 +10,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::temporal_conversions::timestamp_us_to_datetime;
+use serde::{Deserialize, Serialize};
 use taktline_engine::table::{KEY, Published, Table, name_type, timestamp};
 
 mod rows;
@@ -255,7 +256,7 @@ pub fn cycle_id(machine: &str, start_us: i64) -> String {
 }
 
 /// What is known of a signal's finite values; NaN where there is none.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalStats {
     /// Least value.
     pub min: f64,

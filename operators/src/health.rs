@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Percent, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
-use taktline_engine::{Operator, Order, Output, Rows, Step, Table};
+use taktline_engine::{Operator, Order, Output, Rows, Saved, Snapshot, Step, Table};
 
 use crate::cycles::{self, CycleRows, SIGNALS, SignalCycle, nan_is_null};
 
@@ -118,6 +118,11 @@ impl Step for Health {
         Order::Arrival
     }
 
+    /// A score depends on its row alone.
+    fn state(&self) -> String {
+        "health/1".to_owned()
+    }
+
     fn operator(&self, _: &str) -> Box<dyn Operator> {
         Box::new(Scorer {
             config: self.config.clone(),
@@ -168,6 +173,14 @@ impl Operator for Scorer {
             Arc::new(top.finish()),
         ];
         out.emit(cycles::extend(&batch, &self.schema, added, Vec::new())?);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _: &mut Snapshot) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _: &Saved) -> anyhow::Result<()> {
         Ok(())
     }
 }

@@ -9,15 +9,21 @@
 //!
 //! A file knows those below it: `segment` (the cutting itself, one moment after the other) works on `open` (the samples
 //! of an open cycle) and [`trigger`]; `slots` number a key's signals; both grammars read words of `token`.
+//!
+//! What an operator gives to checkpoints stands in a file `state.rs` beside it where it is more than a few lines; signals go
+//! by name there, since a worker's numbers don't outlive it. `lockstep` tests all of it.
 #![warn(missing_docs)]
 
 pub mod alert;
 pub mod compare;
 pub mod condition;
+mod count;
 pub mod cycle;
 pub mod cycles;
 pub mod health;
 pub mod kernels;
+#[cfg(test)]
+mod lockstep;
 mod open;
 mod reference;
 mod segment;

@@ -1,5 +1,9 @@
 //! The samples of a cycle that is still open.
 
+mod state;
+
+pub(crate) use state::{Outline, Stretch};
+
 use crate::cycles::{Cycle, CyclesBuilder, Outcome};
 
 /// An open cycle: 16 bytes a sample, half as much again while a buffer grows. Signals go by the key's own numbers.
@@ -7,6 +11,8 @@ use crate::cycles::{Cycle, CyclesBuilder, Outcome};
 pub(crate) struct Open {
     /// First moment.
     pub start_us: i64,
+    /// Under which checkpoints know it; none before the first.
+    id: Option<u32>,
     samples: u64,
     missing: u64,
     signals: Vec<Signal>,
@@ -18,6 +24,8 @@ struct Signal {
     values: Vec<f64>,
     missing: u64,
     text: Option<String>,
+    /// So many of the samples are in checkpoints already.
+    saved: usize,
 }
 
 /// Samples a buffer begins with.
@@ -27,6 +35,7 @@ impl Open {
     pub fn new(start_us: i64) -> Self {
         Open {
             start_us,
+            id: None,
             samples: 0,
             missing: 0,
             signals: Vec::new(),

@@ -18,6 +18,7 @@
 //! 2 × median and at least 1 unit: the medoid was chosen for being near to just these cycles, so an ordinary new cycle is
 //! farther away than they are, and few cycles say little of their own scatter.
 
+mod check;
 mod file;
 mod medoid;
 mod series;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub(crate) use file::read;
 pub(crate) use medoid::medoid;
+use serde::{Deserialize, Serialize};
 pub(crate) use series::{CycleData, Measure, Series};
 
 use crate::cycles::SignalStats;
@@ -45,7 +47,7 @@ const FLOOR_SHARE: f64 = 1e-3;
 const FLOOR: f64 = 1e-9;
 
 /// What cycles are held against.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reference {
     /// Typical deviation of a reference cycle, in units; NaN when there are too few.
     pub deviation_median: f64,
@@ -54,7 +56,7 @@ pub(crate) struct Reference {
     signals: BTreeMap<String, SignalReference>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct SignalReference {
     template: Series,
     /// The template on as many evenly spaced points.

@@ -6,6 +6,8 @@
 //! Between two moments time has passed, and up to three things may have become due, in the order of their times: a
 //! crossing has lasted long enough (`… for 200ms`), the cycle has reached `max`, the machine has been silent for `gap`.
 
+mod state;
+
 use std::sync::Arc;
 
 use crate::cycles::{CyclesBuilder, Outcome};
@@ -61,6 +63,7 @@ pub(crate) struct Segmenter {
     broken_us: Option<i64>,
     moment: Moment,
     emitted: u64,
+    tail: state::Tail,
 }
 
 const STARTS: u8 = 1;
@@ -111,6 +114,7 @@ impl Segmenter {
             broken_us: None,
             moment: Moment::default(),
             emitted: 0,
+            tail: state::Tail::default(),
         }
     }
 
@@ -125,7 +129,7 @@ impl Segmenter {
     }
 
     /// The name of the next signal; the key numbers its own from 0.
-    pub fn name_signal(&mut self, name: &str) {
+    fn name_signal(&mut self, name: &str) {
         let is = |trigger: &Option<TriggerState>| trigger.as_ref().is_some_and(|t| t.trigger().signal() == name);
         let kept = self.cut.keep.is_empty() || self.cut.keep.iter().any(|kept| kept == name);
         let role = |yes: bool, role: u8| if yes { role } else { 0 };

@@ -13,7 +13,12 @@
 //!
 //! Names with blanks stand in double quotes. A missing sample is never looked at.
 
+mod memory;
+
+use serde::{Deserialize, Serialize};
 use taktline_engine::config::{Interval, Problem};
+
+pub(crate) use memory::Memory;
 
 use crate::token::{Token, Word, Wrong, tokens};
 
@@ -42,7 +47,7 @@ enum Event {
 }
 
 /// What one sample holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Content {
     Number(f64),
     Text(String),

@@ -5,18 +5,20 @@
 
 use std::sync::{Arc, LazyLock};
 
+use anyhow::ensure;
 use arrow::array::{
     ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use taktline_engine::config::{Interval, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
 use taktline_engine::table::{KEY, name_type, timestamp};
-use taktline_engine::{Operator, Order, Output, Rows, SampleRows, Step, Table};
+use taktline_engine::{Operator, Order, Output, Rows, SampleRows, Saved, Snapshot, Step, Table};
 
+use crate::count::{Count, count};
 use crate::cycles::nan_is_null;
 use crate::slots::Slots;
 
@@ -100,18 +102,12 @@ impl Step for WindowStep {
         self.every_us
     }
 
+    fn state(&self) -> String {
+        format!("window/1 of {}us", self.every_us)
+    }
+
     fn operator(&self, key: &str) -> Box<dyn Operator> {
-        Box::new(Windows {
-            every_us: self.every_us,
-            machine: Arc::new(StringArray::from(vec![key])),
-            slots: Slots::default(),
-            names: Vec::new(),
-            dictionary: Arc::new(StringArray::from(Vec::<&str>::new())),
-            order: Vec::new(),
-            running: Vec::new(),
-            start_us: None,
-            closed: Closed::default(),
-        })
+        Box::new(Windows::new(self.every_us, key))
     }
 }
 
@@ -163,6 +159,16 @@ struct Windows {
     running: Vec<Running>,
     start_us: Option<i64>,
     closed: Closed,
+    /// Names in the tail of the state.
+    saved_names: usize,
+}
+
+/// The state but for the names, which the tail holds in the order of their slots.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    start_us: Option<i64>,
+    /// Signals with rows in the open window: slot, count, missing, then mean, squares, min, max.
+    running: Vec<(u32, Count, Count, [f64; 4])>,
 }
 
 /// Rows to emit.
@@ -211,22 +217,90 @@ impl Operator for Windows {
         self.close();
         self.emit(out)
     }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        if into.whole() {
+            self.saved_names = 0;
+        }
+        for name in &self.names[self.saved_names..] {
+            into.append(name)?;
+        }
+        self.saved_names = self.names.len();
+        let with_rows = (0..).zip(&self.running).filter(|(_, r)| r.count + r.missing > 0);
+        let numbers = |r: &Running| [r.mean, r.squares, r.min, r.max];
+        into.head(&Head {
+            start_us: self.start_us,
+            running: with_rows
+                .map(|(slot, r)| (slot, count(r.count), count(r.missing), numbers(r)))
+                .collect(),
+        })
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        let head: Head = saved.head()?;
+        for name in saved.appended::<String>()? {
+            let slot = slot_of(&mut self.names, &mut self.order, &mut self.running, &name);
+            ensure!(slot == self.saved_names, "state that can't be read: `{name}` twice");
+            self.saved_names += 1;
+        }
+        self.start_us = head.start_us;
+        for (slot, count, missing, [mean, squares, min, max]) in head.running {
+            let Some(running) = self.running.get_mut(slot as usize) else {
+                anyhow::bail!("state that can't be read: a window of an unknown signal");
+            };
+            let (count, missing) = (count.get(), missing.get());
+            *running = Running {
+                count,
+                missing,
+                mean,
+                squares,
+                min,
+                max,
+            };
+        }
+        self.slots = Slots::unknown(self.names.len());
+        Ok(())
+    }
+}
+
+/// The slot of a signal by name, the next one if it has none. `order` are the slots sorted by name.
+fn slot_of(names: &mut Vec<String>, order: &mut Vec<usize>, running: &mut Vec<Running>, name: &str) -> usize {
+    match order.binary_search_by(|&slot| names[slot].as_str().cmp(name)) {
+        Ok(place) => order[place],
+        Err(place) => {
+            order.insert(place, names.len());
+            names.push(name.to_owned());
+            running.push(NOTHING);
+            names.len() - 1
+        }
+    }
 }
 
 impl Windows {
+    fn new(every_us: i64, key: &str) -> Self {
+        Windows {
+            every_us,
+            machine: Arc::new(StringArray::from(vec![key])),
+            slots: Slots::default(),
+            names: Vec::new(),
+            dictionary: Arc::new(StringArray::from(Vec::<&str>::new())),
+            order: Vec::new(),
+            running: Vec::new(),
+            start_us: None,
+            closed: Closed::default(),
+            saved_names: 0,
+        }
+    }
+
     /// Adds rows of the open window to their signals.
     fn add(&mut self, samples: &SampleRows<'_>, rows: std::ops::Range<usize>) {
         let (names, order, running) = (&mut self.names, &mut self.order, &mut self.running);
         let only_values = samples.no_text();
         for row in rows {
             let (number, value) = (samples.signal[row], samples.value[row]);
-            let slot = self.slots.of(number, || {
-                let name = samples.signal_name(number);
-                let place = order.partition_point(|&other| names[other].as_str() < name);
-                order.insert(place, names.len());
-                names.push(name.to_owned());
-                running.push(NOTHING);
-            });
+            let slot = self
+                .slots
+                .of(number, || slot_of(names, order, running, samples.signal_name(number)));
             if only_values || value.is_finite() || samples.text(row).is_none() {
                 running[slot].add(value);
             }
@@ -404,17 +478,7 @@ mod tests {
         };
         let others = names.iter().map(|name| sample(name, 0));
         let batch = samples_batch(others.chain([sample("p", 0), sample("a", 1)]));
-        let mut windows = Windows {
-            every_us: 10,
-            machine: Arc::new(StringArray::from(vec!["m"])),
-            slots: Slots::default(),
-            names: Vec::new(),
-            dictionary: Arc::new(StringArray::from(Vec::<&str>::new())),
-            order: Vec::new(),
-            running: Vec::new(),
-            start_us: None,
-            closed: Closed::default(),
-        };
+        let mut windows = Windows::new(10, "m");
         let mut out = Output::default();
         windows
             .rows(&Rows::new(&batch, names.len()..batch.num_rows()), &mut out)

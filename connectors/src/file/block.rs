@@ -148,6 +148,11 @@ impl<R: Read> Pieces<R> {
         }
     }
 
+    /// Where the next piece begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// The next piece; `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<Piece>> {
         let mut wanted = self.target;

@@ -4,17 +4,21 @@
 //!
 //! - `config`: the settings. `inputs`: the files they name, in order.
 //! - `columns`: the settings applied to one file's header.
-//! - `reader`: a thread cuts files into blocks (`block`) of whole lines or Parquet slices, paced if they are replayed.
+//! - `reader`: a thread cuts files into `blocks` (each a `block` of whole lines or a Parquet slice), `paced` if they are
+//!   replayed. `marks`: how far each file has been read.
 //! - `decode`: a block to rows, by `csv`, `ndjson` or `parquet`; `cell` and the crate's `time` read single fields.
 
 mod block;
+mod blocks;
 mod cell;
 mod columns;
 mod config;
 mod csv;
 mod decode;
 mod inputs;
+mod marks;
 mod ndjson;
+mod paced;
 mod parquet;
 mod reader;
 #[cfg(test)]
@@ -22,6 +26,7 @@ mod tests;
 
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Source, Wake};
@@ -30,6 +35,7 @@ use crate::replay::{Pace, Replay};
 use crate::time;
 use config::{FileConfig, Settings};
 use inputs::Input;
+use marks::Marks;
 
 /// The `file` source.
 pub const KIND: SourceKind = SourceKind {
@@ -95,7 +101,7 @@ impl Source for FileSource {
         Ok(vec![self.state.settings.paths.join(", ")])
     }
 
-    fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
+    fn open(&self, partition: usize, from: Option<&Value>, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
         let inputs = self.state.inputs()?;
         let files = if self.state.side_by_side() {
             partition..partition + 1
@@ -107,7 +113,12 @@ impl Source for FileSource {
             input.open(&self.state.settings)?;
         }
         anyhow::ensure!(files.end <= inputs.len(), "there is no partition {partition}");
-        Ok(Box::new(reader::FilePartition::start(self.state.clone(), files, wake)?))
+        let marks = match from {
+            Some(offset) => Marks::read(&self.state, files.clone(), offset)?,
+            None => Marks::default(),
+        };
+        let partition = reader::FilePartition::start(self.state.clone(), files, marks, wake)?;
+        Ok(Box::new(partition))
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {

@@ -17,6 +17,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use taktline_engine::fault;
 
 /// Makes the names in a folder durable.
 ///
@@ -94,12 +95,13 @@ fn put(path: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
     let written = fs::create_dir_all(folder)
         .and_then(|()| File::create(&beside))
         .and_then(|mut file| {
-            payload
-                .iter()
-                .try_for_each(|bytes| file.write_all(bytes))
-                .and_then(|()| file.sync_all())
+            fault::point("log.write")?;
+            payload.iter().try_for_each(|bytes| file.write_all(bytes))?;
+            fault::point("log.sync")?;
+            file.sync_all()
         })
         .and_then(|()| {
+            fault::point("log.link")?;
             if create {
                 fs::hard_link(&beside, path)
             } else {
@@ -111,6 +113,7 @@ fn put(path: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
         let _ = fs::remove_file(&beside);
     }
     written
+        .and_then(|()| fault::point("log.folder"))
         .and_then(|()| sync_folder(folder))
         .map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => Error::AlreadyExists {

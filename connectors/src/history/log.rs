@@ -17,30 +17,44 @@ use deltalake::protocol::checkpoints::{cleanup_metadata, create_checkpoint};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTable, DeltaTableBuilder};
+use taktline_engine::fault;
 use url::Url;
 
 use super::files::DurableFiles;
 use super::layout::TableLayout;
+use super::mend::mend;
 use super::part::Part;
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: Version = 100;
 /// How often another writer may be first before a commit fails.
-const ATTEMPTS: usize = 20;
+pub(super) const ATTEMPTS: usize = 20;
+/// The application transaction that says which generation may write.
+pub(super) const GENERATION: &str = "taktline/generation";
 
-/// The log of one table, and what is on its way into it.
+/// Who writes.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    /// Names this sink in the log's application transactions.
+    pub app: String,
+    /// The generation of the run; 0: it keeps no state, and neither fences nor is fenced.
+    pub generation: u64,
+}
+
+/// The log of one table.
 pub(super) struct Log {
-    folder: PathBuf,
-    store: LogStoreRef,
+    pub(super) folder: PathBuf,
+    pub(super) store: LogStoreRef,
     columns: StructType,
+    pub(super) writer: Writer,
     /// The newest version that we know of.
     version: Version,
-    /// Names this sink in the log's application transactions.
-    app: String,
-    /// Application transaction of the next commit.
-    next: i64,
-    /// Parts of a commit that may or may not have reached the log.
-    attempted: Vec<Part>,
+    /// The newest checkpoint of ours that the log has; of this run only where it keeps no state.
+    published: Option<u64>,
+    /// True when the last commit may or may not have reached the log.
+    uncertain: bool,
+    /// True once older generations are shut out.
+    pub(super) fenced: bool,
 }
 
 impl Log {
@@ -48,7 +62,8 @@ impl Log {
     ///
     /// # Errors
     /// The log can't be read or written, or a column has another type.
-    pub async fn open(folder: &Path, layout: &TableLayout, app: &str) -> anyhow::Result<Self> {
+    pub async fn open(folder: &Path, layout: &TableLayout, writer: Writer) -> anyhow::Result<Self> {
+        mend(folder)?;
         let mut table = table(folder)?;
         let columns: StructType = layout
             .stored
@@ -65,90 +80,150 @@ impl Log {
                 .with_columns(columns.fields().cloned());
             table = create.with_save_mode(SaveMode::Ignore).await?;
         }
-        let (store, state) = (table.log_store(), table.snapshot()?);
-        PROTOCOL.can_write_to(state)?;
-        let last = state.transaction_version(store.as_ref(), app).await?;
-        Ok(Log {
-            folder: folder.to_owned(),
-            version: state.version(),
-            store,
-            columns,
-            app: app.to_owned(),
-            next: last.map_or(0, |last| last + 1),
-            attempted: Vec::new(),
-        })
+        Log::of(folder, &table, columns, writer).await
     }
 
-    /// Makes parts visible, all in one commit, and forgets them. Parts of a commit that failed are committed first,
-    /// unless the log has them.
+    /// Opens the log of a table that is no longer written to.
     ///
     /// # Errors
-    /// The commit failed; it may be tried again.
-    pub async fn commit(&mut self, staged: &mut Vec<Part>) -> anyhow::Result<()> {
-        if let Some(part) = self.attempted.first().map(|part| part.name.clone()) {
-            // By the name of the part, since another writer might use this sink's name.
-            if self.reread().await?.log_data().iter().any(|file| file.path() == part) {
-                self.committed();
-            } else {
-                self.attempt().await?;
-            }
-        }
-        if !staged.is_empty() {
-            self.attempted.append(staged);
-            self.attempt().await?;
-        }
-        Ok(())
+    /// The log can't be read.
+    pub async fn former(folder: &Path, writer: Writer) -> anyhow::Result<Self> {
+        mend(folder)?;
+        let mut table = table(folder)?;
+        table.load().await?;
+        Log::of(folder, &table, StructType::try_new([])?, writer).await
     }
 
-    async fn attempt(&mut self) -> anyhow::Result<()> {
-        let actions = self.attempted.iter().map(add).collect();
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Append,
-            partition_by: None,
-            predicate: None,
+    async fn of(folder: &Path, table: &DeltaTable, columns: StructType, writer: Writer) -> anyhow::Result<Self> {
+        let mut log = Log {
+            folder: folder.to_owned(),
+            store: table.log_store(),
+            columns,
+            writer,
+            version: 0,
+            published: None,
+            uncertain: false,
+            fenced: false,
         };
-        let transaction = Transaction::new(&self.app, self.next);
-        let entry = CommitData::new(actions, operation, HashMap::new(), vec![transaction]).get_bytes()?;
+        log.look_at(table.snapshot()?).await?;
+        Ok(log)
+    }
+
+    /// Makes the parts of a checkpoint visible, all in one commit, unless the log has them.
+    ///
+    /// # Errors
+    /// The commit failed, and may be tried again; or another run has taken over.
+    pub async fn publish(&mut self, checkpoint: u64, parts: &[Part]) -> anyhow::Result<()> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let mut state = match self.uncertain {
+            true => Some(self.reread().await?),
+            false => None,
+        };
         for _ in 0..ATTEMPTS {
-            let bytes = CommitOrBytes::LogBytes(entry.clone());
-            match self
-                .store
-                .write_commit_entry(self.version + 1, bytes, uuid::Uuid::new_v4())
-                .await
-            {
-                Ok(()) => {
-                    self.version += 1;
-                    self.committed();
-                    self.checkpoint().await;
-                    return Ok(());
-                }
-                // Another writer was first: see that the table is still one we can add to, and queue behind it.
-                Err(TransactionError::VersionAlreadyExists(_)) => {
-                    self.reread().await?;
-                }
-                Err(error) => return Err(error.into()),
+            if self.holds(checkpoint, parts, state.as_ref()) {
+                return Ok(());
             }
+            let operation = DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: None,
+                predicate: None,
+            };
+            let transactions = vec![self.progress(checkpoint)];
+            if self
+                .put(parts.iter().map(add).collect(), operation, transactions)
+                .await?
+            {
+                self.published = Some(checkpoint);
+                return Ok(());
+            }
+            // Another writer was first: see that the table is still one we can add to, and queue behind it.
+            state = Some(self.reread().await?);
         }
         anyhow::bail!("another writer was first {ATTEMPTS} times in a row")
     }
 
-    fn committed(&mut self) {
-        self.attempted.clear();
-        self.next += 1;
+    /// True when the log has the parts of this checkpoint.
+    pub(super) fn holds(&self, checkpoint: u64, parts: &[Part], state: Option<&DeltaTableState>) -> bool {
+        let by_number = self.published.is_some_and(|published| published >= checkpoint);
+        // Runs without state count their checkpoints from the start, so that the log must be asked for the name.
+        let by_name = || {
+            let name = parts.first().map(|part| part.name.as_str());
+            state.is_some_and(|state| state.log_data().iter().any(|file| Some(file.path().as_ref()) == name))
+        };
+        by_number || self.writer.generation == 0 && by_name()
+    }
+
+    pub(super) fn progress(&self, checkpoint: u64) -> Transaction {
+        match self.writer.generation {
+            0 => Transaction::new(format!("{}/stateless", self.writer.app), checkpoint as i64),
+            _ => Transaction::new(&self.writer.app, checkpoint as i64),
+        }
+    }
+
+    /// Puts the next entry of the log; false when another writer was first.
+    pub(super) async fn put(
+        &mut self,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+        transactions: Vec<Transaction>,
+    ) -> anyhow::Result<bool> {
+        fault::point("history.commit")?;
+        let entry = CommitData::new(actions, operation, HashMap::new(), transactions).get_bytes()?;
+        let version = self.version + 1;
+        self.uncertain = true;
+        let put = self
+            .store
+            .write_commit_entry(version, CommitOrBytes::LogBytes(entry), uuid::Uuid::new_v4());
+        match put.await {
+            Ok(()) => {}
+            Err(TransactionError::VersionAlreadyExists(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        fault::point("history.committed")?;
+        self.uncertain = false;
+        self.version = version;
+        self.checkpoint().await;
+        Ok(true)
     }
 
     /// The table as the log says it is now.
-    async fn reread(&mut self) -> anyhow::Result<DeltaTableState> {
+    pub(super) async fn reread(&mut self) -> anyhow::Result<DeltaTableState> {
         let mut table = table(&self.folder)?;
         table.load().await?;
         let state = table.snapshot()?;
-        PROTOCOL.can_write_to(state)?;
         anyhow::ensure!(
             absent(state, &self.columns)?.is_empty(),
             "another writer dropped columns"
         );
-        self.version = state.version();
+        self.look_at(state).await?;
+        self.uncertain = false;
         Ok(state.clone())
+    }
+
+    async fn look_at(&mut self, state: &DeltaTableState) -> anyhow::Result<()> {
+        PROTOCOL.can_write_to(state)?;
+        self.version = state.version();
+        if self.writer.generation == 0 {
+            return Ok(());
+        }
+        let store = self.store.as_ref();
+        let number = |found: Option<i64>| found.map(|number| number.max(0) as u64);
+        let newest = number(state.transaction_version(store, GENERATION).await?);
+        if let Some(newest) = newest.filter(|newest| *newest > self.writer.generation) {
+            return Err(self.overtaken(newest));
+        }
+        self.published = number(state.transaction_version(store, &self.writer.app).await?);
+        Ok(())
+    }
+
+    pub(super) fn overtaken(&self, newest: u64) -> anyhow::Error {
+        let own = self.writer.generation;
+        anyhow::anyhow!(
+            "run {newest} has written to this table, and this is run {own}: either another run has taken over, or the state \
+             in `_taktline` is not the one that belongs to this history; put that back, or write to another data directory"
+        )
     }
 
     /// Sums the log up from time to time, so that readers need not read all of it. The rows are visible either way.
@@ -160,7 +235,6 @@ impl Log {
         }
     }
 }
-
 async fn checkpoint(folder: &Path, version: Version) -> anyhow::Result<()> {
     let mut table = table(folder)?;
     table.load_version(version).await?;
@@ -169,7 +243,7 @@ async fn checkpoint(folder: &Path, version: Version) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add(part: &Part) -> Action {
+pub(super) fn add(part: &Part) -> Action {
     Action::Add(Add {
         path: part.name.clone(),
         partition_values: HashMap::new(),

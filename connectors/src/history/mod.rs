@@ -2,34 +2,43 @@
 //!
 //! - `layout`: which tables there are, with which columns, and where each input's rows go.
 //! - `part`: one Parquet file, invisible until it is committed.
-//! - `log`: one Delta log: create, add columns, commit.
+//! - `log`: one Delta log: create, add columns, commit; `recovery`: what is to be done in it after a crash; `mend`: what a
+//!   crash of the machine left of its end.
 //! - `files`: local files that are durable once they are visible.
+//! - `tables`: the tables of a data directory, from outside.
 //!
 //! Rows are written to part files as they come, closed and synced by `stage`, and made visible by `publish` with one
-//! Delta commit per table. A crash before the commit leaves part files that no reader sees.
+//! Delta commit per table, which carries the checkpoint as an application transaction. A crash before the commit leaves
+//! part files that no reader sees, for `recover` to publish or to remove.
 
 mod files;
 mod layout;
 mod log;
+mod mend;
 mod part;
+mod recovery;
+mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use taktline_engine::config::{Interval, Problem, Section};
+use serde::{Deserialize, Serialize};
+use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
-use taktline_engine::{Sink, SinkPlan};
+use taktline_engine::state::Staged;
+use taktline_engine::{Opening, Sink, SinkPlan};
 use tokio::runtime::Runtime;
 
+pub use tables::{holds, remove, rows};
+
 use layout::Layout;
-use log::Log;
+use log::{Log, Writer};
 use part::{Part, PartWriter};
 
 /// What the names of our application transactions in a Delta log begin with.
@@ -51,9 +60,6 @@ struct HistoryConfig {
     /// The data directory; made when it is absent. Each table is a folder in it.
     #[serde(default = "default_path")]
     path: String,
-    /// How often new rows become visible while the run goes on.
-    #[serde(default = "default_publish_every")]
-    publish_every: Interval,
     /// Zstandard level of the files: 1 is fast, 19 is small.
     #[serde(default = "default_level")]
     level: i32,
@@ -64,10 +70,6 @@ struct HistoryConfig {
 
 fn default_path() -> String {
     "taktline-data".to_owned()
-}
-
-fn default_publish_every() -> Interval {
-    Interval::from_micros(5_000_000)
 }
 
 fn default_level() -> i32 {
@@ -89,12 +91,6 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
             Problem::at("path", "an object store is not supported yet")
                 .hint("name a local directory, like taktline-data"),
         );
-    }
-    if config.publish_every.micros() < 100_000 {
-        problems.push(Problem::at(
-            "publish_every",
-            "must be at least 100ms: every table gets a file each time",
-        ));
     }
     if !(1..=19).contains(&config.level) {
         problems.push(Problem::at("level", "must be between 1 and 19"));
@@ -120,43 +116,51 @@ struct History {
 }
 
 impl SinkPlan for History {
-    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+    fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Sink>> {
         let root = directory(&self.config.path)?;
         let runtime = runtime()?;
+        let writer = Writer {
+            app: self.app.clone(),
+            generation: opening.generation,
+        };
         let mut tables = Vec::new();
         for table in &self.layout.tables {
             let folder = root.join(table.name);
             make_folder(&folder).with_context(|| format!("table `{}`", table.name))?;
-            let log = runtime
-                .block_on(Log::open(&folder, table, &self.app))
-                .with_context(|| format!("table `{}` in {}", table.name, root.display()))?;
+            let log = match opening.publishes {
+                true => Some(
+                    runtime
+                        .block_on(Log::open(&folder, table, writer.clone()))
+                        .with_context(|| format!("table `{}` in {}", table.name, root.display()))?,
+                ),
+                false => None,
+            };
             let properties = part::properties(&table.written, self.config.level)?;
-            let writing = PartWriter::new(folder, table.written.clone(), properties);
+            let writing = PartWriter::new(folder, opening.generation, table.written.clone(), properties);
             tables.push(Keeping {
                 name: table.name,
                 writing,
                 log,
                 closed: Vec::new(),
-                staged: Vec::new(),
             });
         }
         files::sync_folder(&root).with_context(|| format!("{}", root.display()))?;
         Ok(Box::new(HistorySink {
             layout: self.layout.clone(),
             file_rows: self.config.file_rows,
+            root,
+            writer,
             tables,
             runtime,
         }))
-    }
-
-    fn publish_every(&self) -> Duration {
-        Duration::from_micros(self.config.publish_every.micros().unsigned_abs())
     }
 }
 
 struct HistorySink {
     layout: Arc<Layout>,
     file_rows: usize,
+    root: PathBuf,
+    writer: Writer,
     tables: Vec<Keeping>,
     runtime: Runtime,
 }
@@ -165,14 +169,53 @@ struct HistorySink {
 struct Keeping {
     name: &'static str,
     writing: PartWriter,
-    /// Parts that were rolled since the last `stage`.
+    /// Parts that were closed since the last `stage`.
     closed: Vec<Part>,
-    /// Parts that the next `publish` commits.
-    staged: Vec<Part>,
-    log: Log,
+    /// Where this process publishes.
+    log: Option<Log>,
+}
+
+/// What a process staged: parts by table.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Token {
+    tables: BTreeMap<String, Vec<Part>>,
+}
+
+impl Token {
+    /// What all processes staged, together.
+    fn merged(staged: &[Staged]) -> anyhow::Result<BTreeMap<String, Vec<Part>>> {
+        let mut tables: BTreeMap<String, Vec<Part>> = BTreeMap::new();
+        for Staged(value) in staged {
+            let token = Option::<Token>::deserialize(value).context("what the history staged can't be read")?;
+            for (name, mut parts) in token.unwrap_or_default().tables {
+                tables.entry(name).or_default().append(&mut parts);
+            }
+        }
+        Ok(tables)
+    }
 }
 
 impl Sink for HistorySink {
+    fn recover(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        let mut parts = Token::merged(staged)?;
+        for table in &mut self.tables {
+            let place = table.place();
+            let parts = parts.remove(table.name).unwrap_or_default();
+            let recovered = self.runtime.block_on(table.log()?.recover(checkpoint, &parts));
+            recovered.with_context(|| place)?;
+        }
+        for name in self.former_tables(&parts)? {
+            let folder = self.root.join(&name);
+            let parts = parts.remove(&name).unwrap_or_default();
+            let recovered = self.runtime.block_on(async {
+                let mut log = Log::former(&folder, self.writer.clone()).await?;
+                log.recover(checkpoint, &parts).await
+            });
+            recovered.with_context(|| format!("table `{name}` in {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
         for route in self.layout.routes.get(input).into_iter().flatten() {
             let table = &mut self.tables[route.table];
@@ -189,25 +232,56 @@ impl Sink for HistorySink {
         Ok(())
     }
 
-    fn stage(&mut self) -> anyhow::Result<()> {
+    fn stage(&mut self, checkpoint: u64) -> anyhow::Result<Staged> {
+        let mut token = Token::default();
         for table in &mut self.tables {
-            let part = table.writing.close().with_context(|| table.place())?;
+            let place = table.place();
+            let part = table.writing.close().with_context(|| place.clone())?;
             table.closed.extend(part);
-            if !table.closed.is_empty() {
-                files::sync_folder(table.writing.folder()).with_context(|| table.place())?;
-                table.staged.append(&mut table.closed);
+            if table.closed.is_empty() {
+                continue;
             }
+            let mut parts = std::mem::take(&mut table.closed);
+            table.writing.place(&mut parts, checkpoint).with_context(|| place)?;
+            token.tables.insert(table.name.to_owned(), parts);
         }
-        Ok(())
+        Ok(Staged(serde_json::to_value(token)?))
     }
 
-    fn publish(&mut self) -> anyhow::Result<()> {
-        let commits = self.tables.iter_mut().map(|table| async {
-            let place = table.place();
-            table.log.commit(&mut table.staged).await.with_context(|| place)
+    fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        let parts = Token::merged(staged)?;
+        if let Some(name) = parts
+            .keys()
+            .find(|name| self.tables.iter().all(|table| table.name != **name))
+        {
+            anyhow::bail!("another process staged rows for a table `{name}` that this pipeline doesn't have");
+        }
+        let commits = self.tables.iter_mut().filter_map(|table| {
+            let parts = parts.get(table.name)?;
+            Some(async move {
+                let place = table.place();
+                table.log()?.publish(checkpoint, parts).await.with_context(|| place)
+            })
         });
         let results = self.runtime.block_on(futures::future::join_all(commits));
         results.into_iter().collect()
+    }
+}
+
+impl HistorySink {
+    /// Tables that the pipeline once had: those with something staged, and those of ours in the data directory.
+    fn former_tables(&self, staged: &BTreeMap<String, Vec<Part>>) -> anyhow::Result<Vec<String>> {
+        let mut names: Vec<String> = staged.keys().cloned().collect();
+        let place = || format!("data directory {}", self.root.display());
+        for entry in std::fs::read_dir(&self.root).with_context(place)? {
+            let folder = entry.with_context(place)?.path();
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_ours = || tables::is_ours(&folder).with_context(|| format!("table in {}", folder.display()));
+            if self.tables.iter().all(|table| table.name != name) && !names.contains(&name) && is_ours()? {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -215,82 +289,10 @@ impl Keeping {
     fn place(&self) -> String {
         format!("table `{}` in {}", self.name, self.writing.folder().display())
     }
-}
 
-/// How many rows the Delta tables under a data directory hold; 0 where there is no such directory.
-///
-/// # Errors
-/// The directory or a table's log can't be read.
-pub fn rows(path: &Path) -> anyhow::Result<u64> {
-    if !path.exists() {
-        return Ok(0);
+    fn log(&mut self) -> anyhow::Result<&mut Log> {
+        self.log.as_mut().context("this process doesn't publish")
     }
-    let entries = std::fs::read_dir(path).with_context(|| format!("data directory {}", path.display()))?;
-    let runtime = runtime()?;
-    let mut rows = 0;
-    for entry in entries {
-        let folder = entry
-            .with_context(|| format!("data directory {}", path.display()))?
-            .path();
-        if folder.join("_delta_log").is_dir() {
-            rows += runtime
-                .block_on(log::rows(&folder))
-                .with_context(|| format!("table in {}", folder.display()))?;
-        }
-    }
-    Ok(rows)
-}
-
-/// True when a data directory already has rows.
-///
-/// # Errors
-/// As for [`rows`].
-pub fn holds(path: &Path) -> anyhow::Result<bool> {
-    Ok(rows(path)? > 0)
-}
-
-/// Removes the Delta tables under a data directory that a `history` wrote to, and nothing else.
-///
-/// # Errors
-/// The directory can't be read, or a table not removed.
-pub fn remove(path: &Path) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(path).with_context(|| format!("data directory {}", path.display()))? {
-        let folder = entry
-            .with_context(|| format!("data directory {}", path.display()))?
-            .path();
-        if is_ours(&folder).with_context(|| format!("table in {}", folder.display()))? {
-            std::fs::remove_dir_all(&folder).with_context(|| format!("table in {}", folder.display()))?;
-        }
-    }
-    Ok(())
-}
-
-/// True for a Delta table that has a commit of ours, or our name for it and no rows yet.
-fn is_ours(folder: &Path) -> std::io::Result<bool> {
-    let log = folder.join("_delta_log");
-    if !log.is_dir() {
-        return Ok(false);
-    }
-    let ours = format!("\"appId\":\"{APP}");
-    let name = format!(
-        "\"name\":\"{}\"",
-        folder.file_name().unwrap_or_default().to_string_lossy()
-    );
-    let (mut named, mut empty) = (false, true);
-    for entry in std::fs::read_dir(log)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "json") {
-            empty &= path.extension().is_none_or(|ending| ending != "parquet");
-            continue;
-        }
-        let commit = std::fs::read_to_string(path)?;
-        if commit.contains(&ours) {
-            return Ok(true);
-        }
-        named |= commit.contains(&name);
-        empty &= !commit.contains("{\"add\":");
-    }
-    Ok(named && empty)
 }
 
 /// The data directory as an absolute path, made where absent.

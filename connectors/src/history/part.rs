@@ -13,14 +13,18 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use taktline_engine::fault;
+
+use super::files::sync_folder;
 
 const ROW_GROUP_ROWS: usize = 1 << 18;
 /// Longer texts are no help to a reader that skips files, and the log stays small.
 const TEXT_BOUND: usize = 32;
 
 /// A closed, synced part file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Part {
     /// File name inside the table's folder.
     pub name: String,
@@ -32,9 +36,40 @@ pub(super) struct Part {
     pub stats: String,
 }
 
+/// What the name of a part tells: `part-<checkpoint>-<generation>-<uuid>.parquet`, or `part-<generation>-<uuid>.open`
+/// before it is staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartName {
+    /// The checkpoint that it was staged for.
+    pub checkpoint: Option<u64>,
+    /// The generation that wrote it; 0: a run without state.
+    pub generation: u64,
+}
+
+impl PartName {
+    /// Reads a file name; `None` when it is none of ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        let number = |digits: &str, width| (digits.len() == width).then(|| digits.parse().ok()).flatten();
+        let rest = name.strip_prefix("part-")?;
+        if let Some(open) = rest.strip_suffix(".open") {
+            let (generation, _) = open.split_once('-')?;
+            return Some(PartName {
+                checkpoint: None,
+                generation: number(generation, 8)?,
+            });
+        }
+        let mut fields = rest.strip_suffix(".parquet")?.splitn(3, '-');
+        Some(PartName {
+            checkpoint: Some(number(fields.next()?, 12)?),
+            generation: number(fields.next()?, 8)?,
+        })
+    }
+}
+
 /// Writes the parts of one table, one after the other.
 pub(super) struct PartWriter {
     folder: PathBuf,
+    generation: u64,
     schema: SchemaRef,
     properties: WriterProperties,
     open: Option<Open>,
@@ -65,9 +100,10 @@ pub(super) fn properties(schema: &SchemaRef, level: i32) -> anyhow::Result<Write
 }
 
 impl PartWriter {
-    pub fn new(folder: PathBuf, schema: SchemaRef, properties: WriterProperties) -> Self {
+    pub fn new(folder: PathBuf, generation: u64, schema: SchemaRef, properties: WriterProperties) -> Self {
         PartWriter {
             folder,
+            generation,
             schema,
             properties,
             open: None,
@@ -93,20 +129,27 @@ impl PartWriter {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(Open::new(&self.folder, &self.schema, &self.properties)?),
+            none => none.insert(Open::new(
+                &self.folder,
+                self.generation,
+                &self.schema,
+                &self.properties,
+            )?),
         };
+        fault::point("history.write")?;
         open.writer.write(rows)?;
         open.rows += rows.num_rows();
         Ok(())
     }
 
-    /// Closes and syncs the part that is being written, where there is one. The folder is still to be synced.
+    /// Closes and syncs the part that is being written, where there is one. It still has to be placed.
     ///
     /// # Errors
     /// The file can't be written or synced.
     pub fn close(&mut self) -> anyhow::Result<Option<Part>> {
         let Some(open) = self.open.take() else { return Ok(None) };
         let metadata = open.writer.close()?;
+        fault::point("history.sync")?;
         open.file.sync_all()?;
         let size = open.file.metadata()?.len();
         let modified_ms = SystemTime::now()
@@ -120,6 +163,26 @@ impl PartWriter {
             stats,
         }))
     }
+
+    /// Gives closed parts the names that tell their checkpoint, and makes these durable.
+    ///
+    /// # Errors
+    /// A file can't be renamed or the folder not synced.
+    pub fn place(&self, parts: &mut [Part], checkpoint: u64) -> anyhow::Result<()> {
+        for part in parts.iter_mut() {
+            let name = format!(
+                "part-{checkpoint:012}-{:08}-{}.parquet",
+                self.generation,
+                uuid::Uuid::new_v4()
+            );
+            fault::point("history.rename")?;
+            fs::rename(self.folder.join(&part.name), self.folder.join(&name))
+                .with_context(|| format!("{} can't become {name}", part.name))?;
+            part.name = name;
+        }
+        fault::point("history.folder")?;
+        Ok(sync_folder(&self.folder)?)
+    }
 }
 
 impl Drop for PartWriter {
@@ -132,8 +195,8 @@ impl Drop for PartWriter {
 }
 
 impl Open {
-    fn new(folder: &Path, schema: &SchemaRef, properties: &WriterProperties) -> anyhow::Result<Self> {
-        let name = format!("part-{}.parquet", uuid::Uuid::new_v4());
+    fn new(folder: &Path, generation: u64, schema: &SchemaRef, properties: &WriterProperties) -> anyhow::Result<Self> {
+        let name = format!("part-{generation:08}-{}.open", uuid::Uuid::new_v4());
         let file = File::create(folder.join(&name)).with_context(|| format!("{name} can't be made"))?;
         // Readers see plain strings: that the writer was fed dictionaries is nobody's business.
         let options = ArrowWriterOptions::new()
@@ -212,4 +275,28 @@ fn time_bound(ms: i64) -> Option<Value> {
     jiff::Timestamp::from_millisecond(ms)
         .ok()
         .map(|time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let check = |name: &str, expect: Option<(Option<u64>, u64)>| {
+            let found = PartName::parse(name).map(|name| (name.checkpoint, name.generation));
+            assert_eq!(found, expect, "{name}");
+        };
+        let uuid = "6f0e7a4c-0b8e-4c39-a4a5-2f2e9f0b5a11";
+        check(
+            &format!("part-000000000012-00000003-{uuid}.parquet"),
+            Some((Some(12), 3)),
+        );
+        check(&format!("part-00000003-{uuid}.open"), Some((None, 3)));
+        check(&format!("part-{uuid}.parquet"), None);
+        check("part-00001-6f0e7a4c-c000.snappy.parquet", None);
+        check("part-000000000012-00000003.open", None);
+        check("orders.parquet", None);
+    }
 }

@@ -29,7 +29,18 @@ fn plan(dir: &Path, yaml: &str, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, V
 }
 
 fn open(dir: &Path, inputs: &[Input]) -> Box<dyn Sink> {
-    plan(dir, "", inputs).unwrap().open().unwrap()
+    plan(dir, "", inputs).unwrap().open(&STATELESS).unwrap()
+}
+
+const STATELESS: Opening = Opening {
+    generation: 0,
+    publishes: true,
+};
+
+/// Stages what was written and publishes it, as a checkpoint of its own.
+fn publish(sink: &mut Box<dyn Sink>, checkpoint: u64) {
+    let staged = sink.stage(checkpoint).unwrap();
+    sink.publish(checkpoint, &[staged]).unwrap();
 }
 
 fn input(name: &str, table: Table, extends: &[&str]) -> Input {
@@ -195,15 +206,15 @@ fn rows_are_seen_once_published_and_only_then() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = open(dir.path(), &[plc()]);
     let count = || query(dir.path(), "SELECT count(*) AS n, max(ts) AS last FROM samples");
-    for round in 0..3 {
+    for round in 0i64..3 {
         sink.write(0, &samples_batch([sample(2 * round), sample(2 * round + 1)]))
             .unwrap();
         assert!(count().contains(&format!("| {} ", 2 * round)), "written");
-        sink.stage().unwrap();
+        let staged = [sink.stage(round as u64 + 1).unwrap()];
         sink.write(0, &samples_batch([])).unwrap();
         assert!(count().contains(&format!("| {} ", 2 * round)), "staged");
-        sink.publish().unwrap();
-        sink.publish().unwrap();
+        sink.publish(round as u64 + 1, &staged).unwrap();
+        sink.publish(round as u64 + 1, &staged).unwrap();
         assert!(count().contains(&format!("| {} ", 2 * round + 2)), "published");
     }
     expect![[r#"
@@ -237,8 +248,7 @@ fn nested_inputs_are_kept_flat_and_an_extended_one_once() {
     let mut refused = DeadLetters::new("plc");
     refused.push("press.csv", 7, "no number", b"x;y");
     sink.write(4, &refused.finish()).unwrap();
-    sink.stage().unwrap();
-    sink.publish().unwrap();
+    publish(&mut sink, 1);
     check(
         dir.path(),
         "SELECT * FROM cycles ORDER BY cycle_id",
@@ -283,8 +293,7 @@ fn columns_are_added_to_a_table_that_lacks_them() {
         let mut sink = open(dir.path(), &[input("strokes", table.clone(), &[])]);
         sink.write(0, &cycle_rows(&table, &[&format!("with {columns:?}")]))
             .unwrap();
-        sink.stage().unwrap();
-        sink.publish().unwrap();
+        publish(&mut sink, 1);
     }
     check(
         dir.path(),
@@ -310,8 +319,8 @@ fn a_changed_type_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path(), &[input("a", other(DataType::Float64), &[])]));
     let plan = plan(dir.path(), "", &[input("a", other(DataType::Utf8), &[])]).unwrap();
-    let error =
-        format!("{:#}", plan.open().err().unwrap()).replace(&*fs::canonicalize(&dir).unwrap().to_string_lossy(), "DIR");
+    let error = format!("{:#}", plan.open(&STATELESS).err().unwrap())
+        .replace(&*fs::canonicalize(&dir).unwrap().to_string_lossy(), "DIR");
     expect![
         "table `other` in DIR: column `x` is double there and would be string now; write to another data directory"
     ]
@@ -325,15 +334,12 @@ fn bad_settings_and_bad_inputs_are_said_together() {
         input("a", other(DataType::Float64), &[]),
         input("b", other(DataType::Utf8), &[]),
     ];
-    let problems = plan(dir.path(), "publish_every: 1ms\nlevel: 20\nfile_rows: 0", &inputs)
-        .err()
-        .unwrap();
+    let problems = plan(dir.path(), "level: 20\nfile_rows: 0", &inputs).err().unwrap();
     let said: Vec<String> = problems
         .iter()
         .map(|p| format!("{}: {}", p.path.join("."), p.message))
         .collect();
     expect![[r#"
-        publish_every: must be at least 100ms: every table gets a file each time
         level: must be between 1 and 19
         file_rows: must be between 1000 and 100000000
         from: table `other` from `b`: column `x` is Utf8 here and Float64 in another input"#]]
@@ -345,7 +351,7 @@ fn a_file_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("data");
     fs::write(&file, "").unwrap();
-    let error = plan(&file, "", &[plc()]).unwrap().open().err().unwrap();
+    let error = plan(&file, "", &[plc()]).unwrap().open(&STATELESS).err().unwrap();
     let error = format!("{error:#}").replace(&*dir.path().to_string_lossy(), "DIR");
     expect!["data directory: DIR/data is a file, not a directory; name another `path` or move it away"]
         .assert_eq(&error);
@@ -356,15 +362,14 @@ fn a_crash_before_publishing_leaves_nothing_to_see() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = open(dir.path(), &[plc()]);
     sink.write(0, &samples_batch([sample(1)])).unwrap();
-    sink.stage().unwrap();
+    sink.stage(1).unwrap();
     sink.write(0, &samples_batch([sample(2)])).unwrap();
     // Neither drop nor the next run may see or lose anything.
     std::mem::forget(sink);
     assert!(!holds(dir.path()).unwrap());
     let mut sink = open(dir.path(), &[plc()]);
     sink.write(0, &samples_batch([sample(3)])).unwrap();
-    sink.stage().unwrap();
-    sink.publish().unwrap();
+    publish(&mut sink, 1);
     assert_eq!(rows(dir.path()).unwrap(), 1);
     assert_eq!(files(&dir.path().join("samples")), 3, "two of them invisible");
 }
@@ -374,18 +379,18 @@ fn a_commit_that_failed_is_made_up_for_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = open(dir.path(), &[plc()]);
     sink.write(0, &samples_batch([sample(1)])).unwrap();
-    sink.stage().unwrap();
+    let staged = [sink.stage(1).unwrap()];
     // The log vanishes: the commit can't be written, and can be once it is back.
     let (log, aside) = (dir.path().join("samples/_delta_log"), dir.path().join("samples/aside"));
     fs::rename(&log, &aside).unwrap();
     fs::write(&log, "").unwrap();
-    assert!(sink.publish().is_err());
+    assert!(sink.publish(1, &staged).is_err());
     fs::remove_file(&log).unwrap();
     fs::rename(&aside, &log).unwrap();
+    sink.publish(1, &staged).unwrap();
     sink.write(0, &samples_batch([sample(2)])).unwrap();
-    sink.stage().unwrap();
-    sink.publish().unwrap();
-    sink.publish().unwrap();
+    publish(&mut sink, 2);
+    sink.publish(1, &staged).unwrap();
     assert_eq!(rows(dir.path()).unwrap(), 2);
     assert_eq!(fs::read_dir(&log).unwrap().count(), 3, "create and two commits");
 }
@@ -393,13 +398,15 @@ fn a_commit_that_failed_is_made_up_for_once() {
 #[test]
 fn large_parts_are_rolled() {
     let dir = tempfile::tempdir().unwrap();
-    let mut sink = plan(dir.path(), "file_rows: 1000", &[plc()]).unwrap().open().unwrap();
+    let mut sink = plan(dir.path(), "file_rows: 1000", &[plc()])
+        .unwrap()
+        .open(&STATELESS)
+        .unwrap();
     let batch = samples_batch((0..600).map(sample));
     for _ in 0..5 {
         sink.write(0, &batch).unwrap();
     }
-    sink.stage().unwrap();
-    sink.publish().unwrap();
+    publish(&mut sink, 1);
     assert_eq!(
         (rows(dir.path()).unwrap(), files(&dir.path().join("samples"))),
         (3000, 3)
@@ -419,8 +426,7 @@ fn many_commits_leave_checkpoints_and_all_rows() {
     let mut sink = open(dir.path(), &[plc()]);
     for second in 0..120 {
         sink.write(0, &samples_batch([sample(second)])).unwrap();
-        sink.stage().unwrap();
-        sink.publish().unwrap();
+        publish(&mut sink, second as u64 + 1);
     }
     assert_eq!(rows(dir.path()).unwrap(), 120);
     assert!(dir.path().join("samples/_delta_log/_last_checkpoint").exists());
@@ -433,8 +439,7 @@ fn two_writers_of_one_table_queue_up() {
     for second in 0..4 {
         for sink in &mut sinks {
             sink.write(0, &samples_batch([sample(second)])).unwrap();
-            sink.stage().unwrap();
-            sink.publish().unwrap();
+            publish(sink, second as u64 + 1);
         }
     }
     assert_eq!(rows(dir.path()).unwrap(), 8);
@@ -445,7 +450,7 @@ fn only_tables_of_ours_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = open(dir.path(), &[plc()]);
     sink.write(0, &samples_batch([sample(1)])).unwrap();
-    sink.close().unwrap();
+    publish(&mut sink, 1);
     drop(sink);
     drop(open(dir.path(), &[input("cycles", cycles(&[]), &[])]));
     let foreign = dir.path().join("orders/_delta_log");
@@ -453,6 +458,7 @@ fn only_tables_of_ours_are_removed() {
     let commit = "{\"metaData\":{\"name\":\"orders\"}}\n{\"add\":{\"path\":\"a.parquet\"}}\n";
     fs::write(foreign.join("00000000000000000000.json"), commit).unwrap();
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+    fs::create_dir_all(dir.path().join("_taktline/claims")).unwrap();
     assert!(dir.path().join("samples").exists() && dir.path().join("cycles").exists());
     remove(dir.path()).unwrap();
     let mut left: Vec<_> = fs::read_dir(dir.path())
@@ -460,5 +466,5 @@ fn only_tables_of_ours_are_removed() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["notes.txt", "orders"]);
+    assert_eq!(left, ["_taktline", "notes.txt", "orders"]);
 }

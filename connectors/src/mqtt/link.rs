@@ -29,6 +29,20 @@ pub(crate) struct Subscription {
     pub(crate) qos: Qos,
 }
 
+/// What a broker waits for after it gave us a message: until then it keeps the message for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ack {
+    qos: Qos,
+    packet: u16,
+}
+
+impl Ack {
+    /// None where the broker waits for nothing (QoS 0).
+    fn of(qos: Qos, packet: u16) -> Option<Self> {
+        (qos > 0).then_some(Ack { qos, packet })
+    }
+}
+
 /// A message on its way.
 pub(crate) enum Receipt {
     V311(rumqttc_v4::PublishNotice),
@@ -76,6 +90,9 @@ const SEND_QUEUE: usize = 256;
 /// Messages that the broker may have yet to acknowledge. The client looks through all of this window for each
 /// message: with 65,535 it manages some 900 messages a second, with 1,024 some 60,000.
 const IN_FLIGHT: u16 = 1024;
+/// Messages that a broker may give us before we acknowledge the first (MQTT 5). Enough for a million messages a second
+/// that are durable after some milliseconds; under 3.1.1 it is for the broker to say (`max_inflight_messages`).
+const RECEIVE_MAXIMUM: u16 = 16_384;
 
 pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) -> (Sender, Link) {
     let id = endpoint
@@ -94,6 +111,7 @@ pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) 
             options.set_clean_session(!lossless || endpoint.client_id.is_none());
             options.set_keep_alive(keep_alive);
             options.set_inflight(IN_FLIGHT);
+            options.set_ack_mode(rumqttc_v4::AckMode::Manual);
             if let Some(user) = &endpoint.user {
                 match &endpoint.password {
                     Some(password) => options.set_credentials(user.as_str(), password.clone()),
@@ -112,6 +130,8 @@ pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) 
             options.set_session_expiry_interval(lossless.then_some(SESSION_EXPIRY_SECS));
             options.set_keep_alive(keep_alive);
             options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+            options.set_ack_mode(rumqttc_v5::AckMode::Manual);
+            options.set_receive_maximum(Some(RECEIVE_MAXIMUM));
             let mut network = options.network_options();
             network.set_tcp_nodelay(subscription.is_some());
             options.set_network_options(network);
@@ -145,6 +165,29 @@ impl Sender {
                 Receipt::V5(client.publish_tracked(topic, payload, options).await?)
             }
         })
+    }
+
+    /// Queues an acknowledgement; false when the queue is full.
+    pub(super) fn acknowledge(&self, ack: Ack) -> bool {
+        let Ack { qos, packet } = ack;
+        match self {
+            Sender::V311(client) => {
+                use rumqttc_v4::{ManualAck, PubAck, PubRec};
+                let ack = match qos {
+                    1 => ManualAck::PubAck(PubAck::new(packet)),
+                    _ => ManualAck::PubRec(PubRec::new(packet)),
+                };
+                client.try_manual_ack(ack).is_ok()
+            }
+            Sender::V5(client) => {
+                use rumqttc_v5::{ManualAck, PubAck, PubRec};
+                let ack = match qos {
+                    1 => ManualAck::PubAck(PubAck::new(packet, None)),
+                    _ => ManualAck::PubRec(PubRec::new(packet, None)),
+                };
+                client.try_manual_ack(ack).is_ok()
+            }
+        }
     }
 
     pub(super) fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<()> {
@@ -194,8 +237,16 @@ fn qos_5(qos: Qos) -> rumqttc_v5::QoS {
 
 /// What the two protocol versions tell us, in one form.
 pub(super) enum Event {
-    Connected { session_present: bool },
-    Publish { topic: bytes::Bytes, payload: bytes::Bytes },
+    Connected {
+        session_present: bool,
+    },
+    Publish {
+        topic: bytes::Bytes,
+        payload: bytes::Bytes,
+        ack: Option<Ack>,
+    },
+    /// An acknowledgement of ours is on the wire.
+    Acknowledged,
     SubscriptionRefused(String),
     Other,
 }
@@ -216,36 +267,20 @@ impl Link {
             Link::V5(link) => poll_5(link).await,
         }
     }
-
-    /// The next message that has been read, and perhaps acknowledged, but not been polled.
-    pub(super) fn unpolled(&mut self) -> Option<(bytes::Bytes, bytes::Bytes)> {
-        match self {
-            Link::V311(link) => std::iter::from_fn(|| link.state.events.pop_front()).find_map(|event| match event {
-                rumqttc_v4::Event::Incoming(rumqttc_v4::Packet::Publish(publish)) => {
-                    Some((publish.topic, publish.payload))
-                }
-                _ => None,
-            }),
-            Link::V5(link) => std::iter::from_fn(|| link.state.events.pop_front()).find_map(|event| match event {
-                rumqttc_v5::Event::Incoming(rumqttc_v5::Packet::Publish(publish)) => {
-                    Some((publish.topic, publish.payload))
-                }
-                _ => None,
-            }),
-        }
-    }
 }
 
 async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
-    use rumqttc_v4::{ConnectReturnCode, ConnectionError, Event as Incoming, Packet, SubscribeReasonCode};
+    use rumqttc_v4::{ConnectReturnCode, ConnectionError, Event as Incoming, Outgoing, Packet, SubscribeReasonCode};
     match link.poll().await {
         Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
             session_present: ack.session_present,
         }),
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
+            ack: Ack::of(publish.qos as Qos, publish.pkid),
             topic: publish.topic,
             payload: publish.payload,
         }),
+        Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
         Ok(Incoming::Incoming(Packet::SubAck(ack))) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
             Ok(Event::SubscriptionRefused("refused".into()))
         }
@@ -267,15 +302,17 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
 }
 
 async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
-    use rumqttc_v5::{ConnectReturnCode, ConnectionError, Event as Incoming, Packet, SubscribeReasonCode};
+    use rumqttc_v5::{ConnectReturnCode, ConnectionError, Event as Incoming, Outgoing, Packet, SubscribeReasonCode};
     match link.poll().await {
         Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
             session_present: ack.session_present,
         }),
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
+            ack: Ack::of(publish.qos as Qos, publish.pkid),
             topic: publish.topic,
             payload: publish.payload,
         }),
+        Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
         Ok(Incoming::Incoming(Packet::SubAck(ack))) => {
             let refused = ack
                 .return_codes

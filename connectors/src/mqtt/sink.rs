@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -12,7 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
-use taktline_engine::{Sink, SinkPlan};
+use taktline_engine::state::Staged;
+use taktline_engine::{Opening, Sink, SinkPlan};
 
 use super::client::Connection;
 use super::endpoint::{Endpoint, Version};
@@ -114,7 +114,7 @@ struct MqttSinkPlan {
 }
 
 impl SinkPlan for MqttSinkPlan {
-    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+    fn open(&self, _: &Opening) -> anyhow::Result<Box<dyn Sink>> {
         let outbox = Outbox::start(&self.name, &self.endpoint, self.qos, self.retain)?;
         Ok(Box::new(MqttSink {
             topics: self.topics.clone(),
@@ -170,12 +170,9 @@ impl Sink for MqttSink {
         Ok(())
     }
 
-    fn publish(&mut self) -> anyhow::Result<()> {
-        self.outbox.flush()
-    }
-
-    fn close(&mut self) -> anyhow::Result<()> {
-        self.outbox.flush_within(CLOSE_LIMIT)
+    fn stage(&mut self, _: u64) -> anyhow::Result<Staged> {
+        self.outbox.flush()?;
+        Ok(Staged(serde_json::Value::Null))
     }
 }
 
@@ -188,16 +185,12 @@ fn level(value: &str) -> String {
     }
 }
 
-/// How long the end of a run waits for a broker that is away.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-
 /// Messages that the broker hasn't acknowledged yet.
 const IN_FLIGHT: usize = 1024;
 
 /// Sends messages in order, keeps each until the broker has it, and sends it again where a connection was lost before.
 pub(crate) struct Outbox {
     connection: Connection,
-    url: String,
     qos: Qos,
     retain: bool,
     in_flight: VecDeque<(String, Vec<u8>, Receipt)>,
@@ -208,7 +201,6 @@ impl Outbox {
         let connection = Connection::start(name, endpoint, None, |_| ControlFlow::Continue(()))?;
         Ok(Outbox {
             connection,
-            url: endpoint.url.clone(),
             qos,
             retain,
             in_flight: VecDeque::new(),
@@ -231,26 +223,6 @@ impl Outbox {
             block_on(self.settle_first())?;
         }
         Ok(())
-    }
-
-    /// Like [`Outbox::flush`], but gives up after `limit`.
-    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        clock.block_on(async {
-            let deadline = tokio::time::Instant::now() + limit;
-            while !self.in_flight.is_empty() {
-                let left = self.in_flight.len();
-                match tokio::time::timeout_at(deadline, self.settle_first()).await {
-                    Ok(settled) => settled?,
-                    Err(_) => anyhow::bail!(
-                        "{left} messages were not acknowledged by the broker {} (`url`) within {} s; they are lost",
-                        self.url,
-                        limit.as_secs_f64()
-                    ),
-                }
-            }
-            Ok(())
-        })
     }
 
     async fn settle_first(&mut self) -> anyhow::Result<()> {

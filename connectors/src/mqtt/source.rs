@@ -1,4 +1,7 @@
 //! The `mqtt` source: subscribes to a topic pattern and reads samples from payloads.
+//!
+//! A message is acknowledged when the engine says that it is durable. Until then the broker keeps it, and gives it again
+//! after a lost connection or a crash: it may then be in the journal twice.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -8,11 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow::array::{BinaryBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 use taktline_engine::config::{Problem, Section};
+use taktline_engine::fault;
 use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Poll, Position, Source, Wake};
 
-use super::client::{Connection, Message};
+use super::client::{Connection, Message, MessageAck};
 use super::decode::{DecodeConfig, MqttDecoder, Reading, raw_schema};
 use super::endpoint::{Endpoint, Version};
 use super::link::Subscription;
@@ -34,7 +39,8 @@ pub struct MqttSourceConfig {
     pub url: String,
     /// Topic pattern with names for levels: `acme/{line}/{machine}/{signal}`. A last level `#` takes all below
     pub topic: String,
-    /// Version of the protocol. Default 5
+    /// Version of the protocol. Default 5. Under 3.1.1 the broker says how many messages may wait to be safe here: in Mosquitto
+    /// `max_inflight_messages`, whose default of 20 is slow
     #[serde(default)]
     pub version: Version,
     /// Client id; one that no other client uses. With it the broker keeps messages while Taktline is away. Default: random
@@ -43,7 +49,8 @@ pub struct MqttSourceConfig {
     pub user: Option<String>,
     /// Password of the user: `{env: NAME}` or `{file: /run/secrets/x}`
     pub password: Option<String>,
-    /// Delivery: 0 at most once, 1 at least once, 2 exactly once. Default 1
+    /// Delivery: 0 at most once, 1 at least once, 2 exactly once as long as the connection holds. Default 1. The broker is told
+    /// that a message has arrived when it is safe here; one that it gives again after a lost connection is kept twice
     #[serde(default = "default_qos")]
     #[schemars(range(min = 0, max = 2))]
     pub qos: u8,
@@ -103,7 +110,7 @@ impl Source for MqttSource {
         Ok(vec![format!("{} {}", self.endpoint.url, self.subscription.filter)])
     }
 
-    fn open(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
+    fn open(&self, partition: usize, _: Option<&Value>, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
         anyhow::ensure!(partition == 0, "an MQTT source has one partition");
         let queue = Arc::new(Queue::default());
         let (producer, mut sequence) = (
@@ -123,6 +130,7 @@ impl Source for MqttSource {
                 payload: message.payload.to_vec(),
                 received,
                 sequence,
+                receipt: message.receipt,
             });
             sequence += 1;
             flow
@@ -131,7 +139,8 @@ impl Source for MqttSource {
         Ok(Box::new(MqttPartition {
             queue,
             connection: Some(connection),
-            stopped: false,
+            unacknowledged: VecDeque::new(),
+            acknowledged: 0,
             taken: 0,
             filter: self.subscription.filter.clone(),
         }))
@@ -155,6 +164,7 @@ struct Raw {
     payload: Vec<u8>,
     received: i64,
     sequence: u64,
+    receipt: Option<MessageAck>,
 }
 
 /// Messages between the connection's thread and the dataflow. While it is full, the thread waits and so reads nothing
@@ -169,7 +179,7 @@ struct Queue {
 struct QueueState {
     messages: VecDeque<Raw>,
     bytes: usize,
-    /// The thread is about to end: what it still gives was acknowledged and has to be taken, room or not.
+    /// No more is taken: the broker keeps what comes now, since it is not acknowledged.
     stopping: bool,
     /// Nobody wants more.
     closed: bool,
@@ -205,7 +215,7 @@ impl Queue {
         }
         state.bytes -= bytes;
         self.room.notify_one();
-        (batch, state.ended && state.messages.is_empty())
+        (batch, (state.ended || state.stopping) && state.messages.is_empty())
     }
 
     fn stop(&self) {
@@ -233,6 +243,9 @@ impl Producer {
         if state.closed {
             return ControlFlow::Break(());
         }
+        if state.stopping {
+            return ControlFlow::Continue(()); // acknowledgements of what was taken still have to go out
+        }
         let was_empty = state.messages.is_empty();
         state.bytes += raw.topic.len() + raw.payload.len();
         state.messages.push_back(raw);
@@ -254,7 +267,10 @@ impl Drop for Producer {
 struct MqttPartition {
     queue: Arc<Queue>,
     connection: Option<Connection>,
-    stopped: bool,
+    /// The acknowledgements of each batch that was polled.
+    unacknowledged: VecDeque<Vec<MessageAck>>,
+    /// Batches before these.
+    acknowledged: u64,
     taken: u64,
     filter: String,
 }
@@ -263,10 +279,15 @@ impl Partition for MqttPartition {
     fn poll(&mut self) -> anyhow::Result<Poll> {
         let (batch, last) = self.queue.take();
         if batch.is_empty() {
-            anyhow::ensure!(self.stopped || !last, "the MQTT connection's thread has ended");
+            anyhow::ensure!(
+                !last || self.queue.lock().stopping,
+                "the MQTT connection's thread has ended"
+            );
             return Ok(if last { Poll::End } else { Poll::Idle });
         }
         self.taken += batch.len() as u64;
+        self.unacknowledged
+            .push_back(batch.iter().filter_map(|raw| raw.receipt).collect());
         let mut topic = StringBuilder::new();
         let mut payload = BinaryBuilder::new();
         let mut received = TimestampMicrosecondBuilder::new();
@@ -289,12 +310,21 @@ impl Partition for MqttPartition {
     }
 
     fn stop(&mut self) -> bool {
-        self.stopped = true;
         self.queue.stop();
-        if let Some(connection) = &self.connection {
-            connection.stop();
-        }
         true
+    }
+
+    fn acknowledge(&mut self, batches: u64) -> anyhow::Result<()> {
+        while self.acknowledged < batches
+            && let Some(acks) = self.unacknowledged.pop_front()
+        {
+            fault::point("mqtt.acknowledge")?;
+            self.acknowledged += 1;
+            if let Some(connection) = &self.connection {
+                connection.acknowledge(acks);
+            }
+        }
+        Ok(())
     }
 
     fn position(&self) -> Position {

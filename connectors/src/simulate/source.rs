@@ -4,8 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use anyhow::Context;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::SourceKind;
 use taktline_engine::{DeadLetters, Decoded, Decoder, Partition, Poll, Position, Source, Wake};
@@ -47,7 +50,7 @@ impl Source for Simulation {
         Ok(vec!["line".into()])
     }
 
-    fn open(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+    fn open(&self, _: usize, from: Option<&Value>, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
         let settings = self.settings.clone();
         let start = settings
             .start
@@ -57,8 +60,14 @@ impl Source for Simulation {
             Replay::Max => None,
             Replay::Times(speed) => Some(Pace::new(speed)),
         };
+        let next = match from {
+            Some(offset) => {
+                Next::deserialize(offset).with_context(|| format!("no offset of a simulation: {offset}"))?
+            }
+            None => Next::default(),
+        };
         if let Some(pace) = &pace {
-            pace.start(start);
+            pace.start(start.saturating_add(settings.line.micros(next.sample)));
         }
         let machines = settings.machines.min(BLOCK_ROWS / SIGNALS.len());
         let most = (BLOCK_ROWS / SIGNALS.len() / machines) as u64;
@@ -72,7 +81,7 @@ impl Source for Simulation {
             pace,
             machines,
             samples,
-            next: Next::default(),
+            next,
         }))
     }
 
@@ -112,7 +121,8 @@ struct Line {
     next: Next,
 }
 
-#[derive(Default)]
+/// The first sample and machine that are still to come.
+#[derive(Default, Serialize, Deserialize)]
 struct Next {
     sample: u64,
     machine: usize,
@@ -145,6 +155,10 @@ impl Partition for Line {
             }
         };
         Ok(Poll::Batch(raw))
+    }
+
+    fn offset(&self) -> Value {
+        json!(self.next)
     }
 
     fn position(&self) -> Position {
@@ -222,7 +236,7 @@ mod tests {
 
     fn read(yaml: &str) -> (Vec<RecordBatch>, f64) {
         let source = build(&Section::from_yaml("line", yaml)).unwrap();
-        let mut partition = source.open(0, Arc::new(|| {})).unwrap();
+        let mut partition = source.open(0, None, Arc::new(|| {})).unwrap();
         let mut decoder = source.decoder();
         let started = Instant::now();
         let mut batches = Vec::new();
@@ -255,6 +269,26 @@ mod tests {
             "{replay: max, duration: 10s, faults: [{kind: drop_out, at: 2s, for: 3s}]}",
             4_700,
         );
+    }
+
+    #[test]
+    fn an_offset_goes_on_with_the_next_block() {
+        let yaml = "{replay: max, start: 2026-01-01T00:00:00Z, duration: 9s, rate: 1, machines: 4000}";
+        let source = build(&Section::from_yaml("line", yaml)).unwrap();
+        assert!(source.replayable());
+        let read = |from: Option<&Value>| {
+            let mut partition = source.open(0, from, Arc::new(|| {})).unwrap();
+            let mut batches = Vec::new();
+            while let Poll::Batch(raw) = partition.poll().unwrap() {
+                batches.push((raw, partition.offset()));
+            }
+            batches
+        };
+        let whole = read(None);
+        for (index, (_, offset)) in whole.iter().enumerate() {
+            assert_eq!(read(Some(offset)), whole[index + 1..], "{offset}");
+        }
+        assert!(source.open(0, Some(&json!("x")), Arc::new(|| {})).is_err());
     }
 
     #[test]

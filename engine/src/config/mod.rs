@@ -11,7 +11,7 @@ pub use node::{Node, NodeKind, Position, parse};
 pub use problem::{Diagnostic, Problem};
 pub use resolve::Override;
 pub use section::Section;
-pub use units::{Interval, Percent};
+pub use units::{Interval, Percent, Size};
 
 pub(crate) use check::check;
 pub use problem::did_you_mean;

@@ -1,4 +1,4 @@
-//! Scalars with a unit: `800ms`, `10%`.
+//! Scalars with a unit: `800ms`, `64MiB`, `10%`.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -78,6 +78,80 @@ impl JsonSchema for Interval {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "format": "interval", "examples": ["800ms", "6s", "5min"]})
+    }
+}
+
+/// A number of bytes, written with a unit: `64MiB`, `1GiB`, `500MB`.
+///
+/// ```
+/// use taktline_engine::config::Size;
+/// assert_eq!("1.5KiB".parse::<Size>().unwrap().bytes(), 1536);
+/// assert!("6".parse::<Size>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u64);
+
+impl Size {
+    /// This many bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Size(bytes)
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+const SIZES: [(&str, f64); 9] = [
+    ("B", 1.0),
+    ("kB", 1e3),
+    ("MB", 1e6),
+    ("GB", 1e9),
+    ("TB", 1e12),
+    ("KiB", 1024.0),
+    ("MiB", 1_048_576.0),
+    ("GiB", 1_073_741_824.0),
+    ("TiB", 1_099_511_627_776.0),
+];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+        let meant = || format!("`{text}` is no number of bytes; write a number and a unit, like 64MiB or 1GiB");
+        let number: f64 = number.parse().map_err(|_| meant())?;
+        let (_, factor) = SIZES.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(meant)?;
+        let bytes = (number * factor).round();
+        if bytes > 1e18 {
+            return Err(format!("`{text}` is too much"));
+        }
+        Ok(Size(bytes as u64))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "size", "examples": ["64MiB", "1GiB"]})
     }
 }
 

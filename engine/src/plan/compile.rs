@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
+use super::durability::{CheckpointConfig, Durability, JournalConfig, KeysConfig};
 use super::{Edge, Plan, PlannedSink, PlannedSource, PlannedStep};
 use crate::config::{
     Diagnostic, Node, NodeKind, Override, Position, Problem, Section, check, did_you_mean, parse, resolve,
@@ -27,6 +28,12 @@ pub(super) struct PipelineFile {
     /// Where rows go, by name.
     #[serde(default)]
     sinks: Map<String, Value>,
+    /// How often the state is kept, so that a crash costs no row.
+    checkpoint: Option<CheckpointConfig>,
+    /// How sources that can't give anything twice are made so.
+    journal: Option<JournalConfig>,
+    /// How long machines are remembered.
+    keys: Option<KeysConfig>,
     /// Recorded inputs and what the pipeline must make of them, for `taktline test`.
     #[serde(default)]
     tests: Vec<PipelineTest>,
@@ -132,16 +139,36 @@ impl<'a> Compiler<'a> {
         let name = self.root.get("name").and_then(Node::text).unwrap_or(stem).to_owned();
         let problems = check(&schemars::schema_for!(PipelineFile), self.root);
         self.report_all(self.root, problems);
+        let durability = self.durability();
         let mut plan = Plan {
             name,
             sources: Vec::new(),
             steps: Vec::new(),
             sinks: Vec::new(),
+            checkpoint_every: durability.checkpoint_every,
+            journal: durability.journal,
+            forget_after: durability.forget_after,
         };
         self.sources(&mut plan);
         self.steps(&mut plan);
         self.sinks(&mut plan);
         plan
+    }
+
+    fn durability(&mut self) -> Durability {
+        let [checkpoint, journal, keys] = ["checkpoint", "journal", "keys"].map(|part| {
+            let node = self.root.get(part)?;
+            Some(Section::new(part, node.clone()))
+        });
+        let durability = Durability::of(checkpoint.as_ref(), journal.as_ref(), keys.as_ref());
+        durability.unwrap_or_else(|problems| {
+            for (part, problem) in problems {
+                if let Some(node) = self.root.get(part) {
+                    self.report_all(node, vec![problem]);
+                }
+            }
+            Durability::default()
+        })
     }
 
     fn sources(&mut self, plan: &mut Plan) {

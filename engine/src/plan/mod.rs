@@ -2,8 +2,12 @@
 
 mod compile;
 mod describe;
+mod durability;
 mod schema;
 
+use std::time::Duration;
+
+use crate::journal;
 use crate::kind::Input;
 use crate::operator::Step;
 use crate::sink::SinkPlan;
@@ -23,6 +27,12 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// Sinks in the order of the file.
     pub sinks: Vec<PlannedSink>,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
+    /// How journals are kept; folder and fence are the run's.
+    pub journal: journal::Settings,
+    /// How long a silent key of a live source is remembered; for ever if none.
+    pub forget_after: Option<Duration>,
 }
 
 /// A source of a plan.

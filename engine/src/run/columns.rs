@@ -7,6 +7,8 @@ use arrow::array::{
     DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::names::Names;
 use crate::table;
 
@@ -19,7 +21,64 @@ pub(crate) struct Columns {
     text: Vec<Option<Arc<str>>>,
 }
 
+/// [`Columns`] in a checkpoint: signals by name.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct SavedColumns {
+    names: Vec<String>,
+    ts: Vec<i64>,
+    signal: Vec<u32>,
+    value: Vec<f64>,
+    text: Vec<Option<String>>,
+}
+
 impl Columns {
+    /// These rows for a checkpoint.
+    pub fn save(&self, signals: &Names) -> SavedColumns {
+        let mut numbers: Vec<i32> = self.signal.clone();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let place = |signal: &i32| numbers.partition_point(|number| number < signal) as u32;
+        SavedColumns {
+            ts: self.ts.clone(),
+            signal: self.signal.iter().map(place).collect(),
+            value: self.value.clone(),
+            text: self
+                .text
+                .iter()
+                .map(|text| text.as_deref().map(str::to_owned))
+                .collect(),
+            names: numbers
+                .iter()
+                .map(|number| signals.array().value(*number as usize).to_owned())
+                .collect(),
+        }
+    }
+
+    /// The rows that [`Columns::save`] gave.
+    pub fn restore(saved: &SavedColumns, signals: &mut Names) -> anyhow::Result<Self> {
+        let rows = saved.ts.len();
+        let whole = saved.signal.len() == rows
+            && saved.value.len() == rows
+            && (saved.text.is_empty() || saved.text.len() == rows)
+            && saved.signal.iter().all(|signal| (*signal as usize) < saved.names.len());
+        anyhow::ensure!(whole, "waiting rows that don't fit together");
+        let numbers = if rows == 0 {
+            Vec::new()
+        } else {
+            signals.add(&saved.names)
+        };
+        Ok(Columns {
+            ts: saved.ts.clone(),
+            signal: saved
+                .signal
+                .iter()
+                .map(|signal| numbers[*signal as usize] as i32)
+                .collect(),
+            value: saved.value.clone(),
+            text: saved.text.iter().map(|text| text.as_deref().map(Into::into)).collect(),
+        })
+    }
+
     /// This many rows of nothing, to be [`Columns::put`].
     pub fn sized(rows: usize) -> Self {
         Columns {

@@ -10,13 +10,13 @@ use timely::dataflow::channels::pushers::exchange::Distributor;
 use crate::frame::{Frame, Packet};
 use crate::table::Samples;
 
-/// Sends whole raw batches to the workers in turn, by their place in the input; ticks to the worker they are for.
+/// Sends whole raw batches to the workers in turn, by their place in the input; control to the worker it is for.
 pub(crate) struct InTurn;
 
 impl Distributor<Frame> for InTurn {
     fn partition<T: Clone, P: Push<Message<T, Frame>>>(&mut self, frame: &mut Frame, time: &T, pushers: &mut [P]) {
         let worker = match frame {
-            Frame::Tick { worker, .. } => *worker,
+            Frame::Control { worker, .. } => *worker,
             Frame::Rows(packet) => {
                 let place = packet.origin.sequence.wrapping_add(packet.origin.partition.1.into());
                 (place % pushers.len() as u64) as usize

@@ -1,15 +1,21 @@
 //! Opens epochs and fills them from the partitions of one worker.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use timely::container::NoopBuilder;
 use timely::dataflow::operators::core::input::Handle;
 
 use super::Run;
+use super::graph::Place;
+use super::ledger::Shared;
+use super::resume::Resume;
 use crate::frame::{Frame, Origin};
+use crate::journal::JournalPartition;
 use crate::plan::Plan;
-use crate::source::{Partition, Poll};
+use crate::source::{Partition, Poll, Wake};
+use crate::state::Offset;
 
 /// Epochs that may be on their way at once. With the size of a raw batch it bounds the rows in memory.
 const EPOCHS_IN_FLIGHT: u64 = 8;
@@ -18,14 +24,13 @@ const EPOCHS_IN_FLIGHT: u64 = 8;
 /// rows fall into the same epochs with any number of workers.
 const BATCHES_PER_EPOCH: usize = 8;
 
-/// How often passing time is stamped for machines that are silent.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the partitions' positions are noted for people.
+const NOTE_EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) type Input = Handle<u64, NoopBuilder<Frame>>;
 
 /// The names of all partitions, by source.
 pub(crate) fn list(plan: &Plan) -> anyhow::Result<Vec<Vec<String>>> {
-    use anyhow::Context;
     plan.sources
         .iter()
         .map(|s| s.source.partitions().with_context(|| format!("source {}", s.name)))
@@ -36,31 +41,56 @@ pub(crate) fn list(plan: &Plan) -> anyhow::Result<Vec<Vec<String>>> {
 pub(crate) struct Feed {
     run: Arc<Run>,
     inputs: Vec<Input>,
-    ticks: Option<Input>,
+    ledger: Option<Shared>,
     partitions: Vec<Fed>,
+    /// Offsets of partitions that have ended.
+    ended: Vec<(u32, u32, Offset)>,
     per_epoch: usize,
     epoch: u64,
     stopped: bool,
+    released: u64,
     opened: Instant,
-    last_tick: Instant,
+    noted: Instant,
 }
 
 /// A partition that is being read.
 struct Fed {
-    partition: Box<dyn Partition>,
+    reader: Reader,
     source: usize,
     /// Place in the source, and among all partitions.
     number: u32,
     place: usize,
     bounded: bool,
     sequence: u64,
+    /// Batches polled in this run.
+    polled: u64,
     /// Batches given in the epoch that is open.
     given: usize,
     settled: bool,
     ended: bool,
 }
 
+/// How a partition is read.
+enum Reader {
+    /// It can be read again from an offset.
+    Replayable(Box<dyn Partition>),
+    /// Through the journal.
+    Journaled(Box<JournalPartition>),
+    /// It can't, and no state is kept: acknowledged as soon as it was polled.
+    Fleeting(Box<dyn Partition>),
+}
+
+impl Reader {
+    fn partition(&mut self) -> &mut dyn Partition {
+        match self {
+            Reader::Replayable(partition) | Reader::Fleeting(partition) => partition.as_mut(),
+            Reader::Journaled(partition) => partition.as_mut(),
+        }
+    }
+}
+
 /// What the feed wants next.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
     /// Go on at once.
     Now,
@@ -71,96 +101,181 @@ pub(crate) enum Next {
 }
 
 impl Feed {
-    /// Opens the partitions of worker `index` of `peers`.
+    /// Opens the partitions of one worker, where the last checkpoint left them.
     pub fn open(
         run: &Arc<Run>,
         partitions: &[Vec<String>],
         inputs: Vec<Input>,
-        ticks: Option<Input>,
-        (index, peers): (usize, usize),
+        ledger: Option<Shared>,
+        resume: Option<&Resume>,
+        place: Place,
     ) -> anyhow::Result<Self> {
         let thread = std::thread::current();
         let mut fed = Vec::new();
-        let mut place = 0;
+        let mut next_place = 0;
         let mut bounded_partitions = 0;
-        let mut stamps_time = false;
-        let mut first_live = true;
         for (source, names) in partitions.iter().enumerate() {
             let planned = &run.plan().sources[source];
-            for number in 0..names.len() {
-                if planned.source.bounded() {
-                    bounded_partitions += 1;
-                } else if std::mem::take(&mut first_live) {
-                    stamps_time = place % peers == index; // one worker stamps for all
+            for (number, name) in names.iter().enumerate() {
+                let own = next_place % place.peers == place.index;
+                let at = next_place;
+                next_place += 1;
+                bounded_partitions += usize::from(planned.source.bounded());
+                if !own {
+                    continue;
                 }
-                if place % peers == index {
-                    let thread = thread.clone();
-                    let partition = planned.source.open(number, Arc::new(move || thread.unpark()))?;
-                    fed.push(Fed {
-                        partition,
-                        source,
-                        number: number as u32,
-                        place,
-                        bounded: planned.source.bounded(),
-                        sequence: 0,
-                        given: 0,
-                        settled: false,
-                        ended: false,
-                    });
-                }
-                place += 1;
+                let thread = thread.clone();
+                let wake: Wake = Arc::new(move || thread.unpark());
+                let from = resume.and_then(|resume| resume.offset(&planned.name, name));
+                let reader = open(run, (source, number, name), from.as_ref(), resume, wake)
+                    .with_context(|| format!("source {}", planned.name))?;
+                fed.push(Fed {
+                    reader,
+                    source,
+                    number: number as u32,
+                    place: at,
+                    bounded: planned.source.bounded(),
+                    sequence: from.map_or(0, |offset| offset.sequence),
+                    polled: 0,
+                    given: 0,
+                    settled: false,
+                    ended: false,
+                });
             }
         }
-        let ticks = ticks.filter(|_| stamps_time);
         let now = Instant::now();
-        Ok(Feed {
+        let mut feed = Feed {
             run: Arc::clone(run),
             inputs,
-            ticks,
+            ledger,
             partitions: fed,
+            ended: Vec::new(),
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
             epoch: 0,
             stopped: false,
+            released: 0,
             opened: now,
-            last_tick: now,
-        })
+            noted: now,
+        };
+        if let (Some(ledger), Some(resume)) = (feed.ledger.clone(), resume) {
+            let offsets = feed.offsets();
+            let mut ledger = ledger.borrow_mut();
+            ledger.passed.insert(resume.checkpoint(), offsets);
+        }
+        Ok(feed)
+    }
+
+    /// The epoch that is open; none when all partitions have ended.
+    pub fn epoch(&self) -> Option<u64> {
+        (!self.inputs.is_empty()).then_some(self.epoch)
+    }
+
+    /// True when no journal holds anything that was not read yet.
+    pub fn caught_up(&self) -> bool {
+        let behind = |fed: &Fed| matches!(&fed.reader, Reader::Journaled(journal) if !journal.caught_up());
+        !self.partitions.iter().any(behind)
     }
 
     /// Fills the open epoch and opens the next when it is full. `taken` tells whether the sinks have taken an epoch.
-    pub fn turn(&mut self, taken: impl Fn(u64) -> bool, peers: usize) -> anyhow::Result<Next> {
+    pub fn turn(&mut self, taken: impl Fn(u64) -> bool) -> anyhow::Result<Next> {
         if self.run.stopping() && !std::mem::replace(&mut self.stopped, true) {
-            self.partitions.retain_mut(|fed| fed.partition.stop());
+            self.stop()?;
         }
         if self.partitions.is_empty() {
-            self.inputs.clear();
-            self.ticks = None;
+            if !self.inputs.is_empty() {
+                self.note_offsets();
+                self.inputs.clear();
+            }
             return Ok(Next::Ended);
         }
+        self.release()?;
         if self.epoch >= EPOCHS_IN_FLIGHT && !taken(self.epoch - EPOCHS_IN_FLIGHT) {
             return Ok(Next::After(Duration::from_millis(1)));
         }
         let mut waits = false;
         for fed in &mut self.partitions {
-            waits |= fed.fill(&mut self.inputs, self.per_epoch)?;
+            let filled = fed.fill(&mut self.inputs, self.per_epoch);
+            // What can't be read is not read again.
+            fed.ended |= filled.is_err();
+            waits |= filled.with_context(|| format!("source {}", self.run.plan().sources[fed.source].name))?;
         }
-        self.partitions.retain(|fed| {
-            if fed.ended {
-                self.run.set_position(fed.place, fed.partition.position());
-            }
-            !fed.ended
-        });
+        if self.partitions.iter().any(|fed| fed.ended) {
+            self.part();
+        }
         if waits {
             return Ok(Next::After(Duration::from_millis(1)));
         }
         if let Some(rest) = self.pause() {
             return Ok(Next::After(rest));
         }
-        if self.last_tick.elapsed() >= TICK {
-            self.last_tick = Instant::now();
-            self.tick(peers);
+        if self.noted.elapsed() >= NOTE_EVERY {
+            self.noted = Instant::now();
+            for fed in &mut self.partitions {
+                self.run.set_position(fed.place, fed.reader.partition().position());
+            }
         }
+        self.note_offsets();
         self.next_epoch();
         Ok(Next::Now)
+    }
+
+    /// With state the next run reads on from the checkpoint. Without it, what outside believes to be ours is still read.
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let mut stopped = Ok(());
+        for fed in &mut self.partitions {
+            let left = fed.reader.partition().stop();
+            fed.ended = self.ledger.is_some() || !left;
+            if let (Reader::Journaled(journal), true, true) = (&mut fed.reader, left, stopped.is_ok()) {
+                stopped = journal.poll().map(drop); // a journal that could not stop in good order says why
+            }
+        }
+        self.part();
+        stopped
+    }
+
+    /// Lets partitions go that have ended.
+    fn part(&mut self) {
+        let (gone, left): (Vec<Fed>, Vec<Fed>) = self.partitions.drain(..).partition(|fed| fed.ended);
+        self.partitions = left;
+        for mut fed in gone {
+            self.run.set_position(fed.place, fed.reader.partition().position());
+            self.ended.push(fed.offset());
+        }
+    }
+
+    /// Lets journals forget what no checkpoint needs.
+    fn release(&mut self) -> anyhow::Result<()> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let mut ledger = ledger.borrow_mut();
+        if ledger.released == self.released {
+            return Ok(());
+        }
+        self.released = ledger.released;
+        let Some((oldest, offsets)) = ledger.passed.range(..=self.released).next_back() else {
+            return Ok(());
+        };
+        for fed in &mut self.partitions {
+            let own =
+                |(source, number, _): &&(u32, u32, Offset)| (*source as usize, *number) == (fed.source, fed.number);
+            if let (Reader::Journaled(journal), Some((_, _, offset))) = (&mut fed.reader, offsets.iter().find(own)) {
+                journal.release(&offset.at)?;
+            }
+        }
+        let oldest = *oldest;
+        ledger.passed.retain(|checkpoint, _| *checkpoint >= oldest);
+        Ok(())
+    }
+
+    fn note_offsets(&mut self) {
+        if let Some(ledger) = self.ledger.clone() {
+            let offsets = self.offsets();
+            ledger.borrow_mut().note_offsets(self.epoch, offsets);
+        }
+    }
+
+    fn offsets(&mut self) -> Vec<(u32, u32, Offset)> {
+        let open = self.partitions.iter_mut().map(Fed::offset);
+        self.ended.iter().cloned().chain(open).collect()
     }
 
     /// How long the open epoch must stay open for sources that go on for ever.
@@ -176,23 +291,10 @@ impl Feed {
             .filter(|rest| !rest.is_zero())
     }
 
-    fn tick(&mut self, peers: usize) {
-        for fed in &self.partitions {
-            self.run.set_position(fed.place, fed.partition.position());
-        }
-        let Some(ticks) = &mut self.ticks else { return };
-        let now_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_micros() as i64);
-        for worker in 0..peers {
-            ticks.send_batch(&mut Frame::Tick { now_us, worker });
-        }
-    }
-
     fn next_epoch(&mut self) {
         self.epoch += 1;
         self.opened = Instant::now();
-        for input in self.inputs.iter_mut().chain(self.ticks.as_mut()) {
+        for input in &mut self.inputs {
             input.advance_to(self.epoch);
         }
         for fed in &mut self.partitions {
@@ -202,21 +304,41 @@ impl Feed {
     }
 }
 
+/// Opens a partition, through its journal if it can't be read twice and the run keeps state.
+fn open(
+    run: &Arc<Run>,
+    (source, number, name): (usize, usize, &str),
+    from: Option<&Offset>,
+    resume: Option<&Resume>,
+    wake: Wake,
+) -> anyhow::Result<Reader> {
+    let planned = &run.plan().sources[source];
+    let at = from.map(|offset| &offset.at);
+    if planned.source.replayable() {
+        return Ok(Reader::Replayable(planned.source.open(number, at, wake)?));
+    }
+    let Some(resume) = resume else {
+        return Ok(Reader::Fleeting(planned.source.open(number, None, wake)?));
+    };
+    let journal = resume.journal(run, (source, number, name), at, wake)?;
+    Ok(Reader::Journaled(Box::new(journal)))
+}
+
 impl Fed {
     /// Takes what the partition has for the open epoch; true when the epoch must wait for more.
     fn fill(&mut self, inputs: &mut [Input], per_epoch: usize) -> anyhow::Result<bool> {
         while !self.settled && self.given < per_epoch {
-            match self.partition.poll()? {
+            match self.reader.partition().poll()? {
                 Poll::Batch(batch) => {
-                    let partition = (self.source as u32, self.number);
-                    let mut frame = Frame::rows(
-                        batch,
-                        Origin {
-                            partition,
-                            sequence: self.sequence,
-                        },
-                    );
-                    inputs[self.source].send_batch(&mut frame);
+                    self.polled += 1;
+                    if let Reader::Fleeting(partition) = &mut self.reader {
+                        partition.acknowledge(self.polled)?;
+                    }
+                    let origin = Origin {
+                        partition: (self.source as u32, self.number),
+                        sequence: self.sequence,
+                    };
+                    inputs[self.source].send_batch(&mut Frame::rows(batch, origin));
                     self.sequence += 1;
                     self.given += 1;
                 }
@@ -229,5 +351,13 @@ impl Fed {
             }
         }
         Ok(false)
+    }
+
+    fn offset(&mut self) -> (u32, u32, Offset) {
+        let offset = Offset {
+            sequence: self.sequence,
+            at: self.reader.partition().offset(),
+        };
+        (self.source as u32, self.number, offset)
     }
 }

@@ -30,6 +30,11 @@ impl InArrival {
         self.machines.array()
     }
 
+    /// Makes room for keys that a checkpoint had; gives their numbers.
+    pub fn restore(&mut self, keys: &[String]) -> Vec<u32> {
+        self.machines.add(keys)
+    }
+
     /// Takes an epoch's batches, in order.
     pub fn epoch(&mut self, batches: &[RecordBatch]) -> anyhow::Result<Arrived> {
         let all = concat_batches(&batches[0].schema(), batches)?;

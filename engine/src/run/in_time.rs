@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use serde::{Deserialize, Serialize};
 
-use super::columns::Columns;
+use super::columns::{Columns, SavedColumns};
 use super::names::Names;
+use crate::snapshot::{Saved, Snapshot};
 use crate::table::{self, Samples};
 
 /// All keys of one step on one worker.
@@ -16,6 +18,16 @@ pub(crate) struct InTime {
     machines: Names,
     signals: Names,
     keys: Vec<KeyTime>,
+}
+
+/// [`KeyTime`] in a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct SavedTime {
+    newest: i64,
+    watermark: i64,
+    far_times: u8,
+    last_far: i64,
+    waiting: SavedColumns,
 }
 
 /// How far one key's event time has come.
@@ -41,6 +53,8 @@ pub(crate) struct Released {
     pub moves: Vec<Move>,
     /// Rows of the `late` table.
     pub late: Option<RecordBatch>,
+    /// Keys that heard of a time far ahead, which they remember.
+    pub wary: Vec<u32>,
 }
 
 /// Keys and where their rows are.
@@ -54,6 +68,7 @@ struct Judged {
     /// Keys with rows, in the order of their first.
     touched: Vec<u32>,
     late: Option<RecordBatch>,
+    wary: Vec<u32>,
 }
 
 /// One key's part of an epoch.
@@ -78,11 +93,49 @@ impl InTime {
         self.machines.array()
     }
 
+    /// Makes room for keys that a checkpoint had; gives their numbers.
+    pub fn restore(&mut self, keys: &[String]) -> Vec<u32> {
+        let numbers = self.machines.add(keys);
+        self.keys.resize_with(self.machines.array().len(), KeyTime::new);
+        numbers
+    }
+
+    /// The time of a key for a checkpoint. Rows that wait are written each time: the watermark passes them within `lateness`.
+    pub fn snapshot(&self, key: u32, into: &mut Snapshot) -> anyhow::Result<()> {
+        let key = &self.keys[key as usize];
+        into.head(&SavedTime {
+            newest: key.newest,
+            watermark: key.watermark,
+            far_times: key.far_times,
+            last_far: key.last_far,
+            waiting: key.waiting.save(&self.signals),
+        })
+    }
+
+    /// Takes back what [`InTime::snapshot`] gave. Silence is measured anew: while nobody ran nobody was silent.
+    pub fn restore_key(&mut self, key: u32, saved: &Saved) -> anyhow::Result<()> {
+        let saved: SavedTime = saved.head()?;
+        let waiting = Columns::restore(&saved.waiting, &mut self.signals)?;
+        self.keys[key as usize] = KeyTime {
+            newest: saved.newest,
+            watermark: saved.watermark,
+            far_times: saved.far_times,
+            last_far: saved.last_far,
+            waiting,
+            ..KeyTime::new()
+        };
+        Ok(())
+    }
+
     /// Takes an epoch's batches, in the order of the input.
     pub fn epoch(&mut self, step: &str, batches: &[RecordBatch]) -> anyhow::Result<Released> {
         let judged = self.judge(step, batches)?;
         let (arrived, runs) = self.scatter(batches, &judged)?;
-        self.release(arrived, runs, judged.late)
+        let released = self.release(arrived, runs, judged.late)?;
+        Ok(Released {
+            wary: judged.wary,
+            ..released
+        })
     }
 
     /// Judges each row in the order of arrival: its key's number, or late. So a verdict never depends on how the input
@@ -92,6 +145,7 @@ impl InTime {
         let mut order = Vec::with_capacity(total);
         let mut touched = Vec::new();
         let mut late = Vec::new();
+        let mut wary = Vec::new();
         let mut accepted = 0;
         for batch in batches {
             let samples = Samples::of(batch)?;
@@ -105,6 +159,9 @@ impl InTime {
                 let key = &mut self.keys[number as usize];
                 if *ts < key.watermark || (*ts > key.newest && key.is_far_ahead(*ts)) {
                     late_rows.push((row as u32, key.watermark));
+                    if key.far_times > 0 {
+                        wary.push(number);
+                    }
                     order.push(LATE);
                     continue;
                 }
@@ -133,6 +190,7 @@ impl InTime {
             key_of_row: order,
             touched,
             late,
+            wary,
         })
     }
 
@@ -254,6 +312,7 @@ impl InTime {
             batch: released.into_batch(&runs, &self.machines, &self.signals)?,
             moves,
             late,
+            wary: Vec::new(),
         })
     }
 }

@@ -4,48 +4,49 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::frontier::MutableAntichain;
 
-use super::exchange::InTurn;
 use super::graph::Frames;
 use super::in_arrival::InArrival;
 use super::in_time::{InTime, Released};
+use super::ledger::{OPERATOR, OnDisk, SLOTS, Shared, TIME};
 use super::{Remark, Run};
-use crate::frame::{Frame, Origin, Packet};
+use crate::frame::{Barrier, BarrierKind, Frame, Origin, Packet, Word};
 use crate::metrics::NodeMetrics;
 use crate::operator::{Operator, Order, Output, Rows};
 use crate::plan::Edge;
+use crate::snapshot::{Saved, Snapshot};
 
 /// The output and the late rows of a step.
 pub(crate) fn keyed<'scope>(
     run: &Arc<Run>,
     step: usize,
     rows: Frames<'scope>,
-    ticks: Option<Frames<'scope>>,
-) -> (Frames<'scope>, Frames<'scope>) {
+    control: Frames<'scope>,
+    ledger: Option<Shared>,
+) -> anyhow::Result<(Frames<'scope>, Frames<'scope>)> {
     let planned = &run.plan().steps[step];
     let mut builder = OperatorBuilder::new(planned.name.clone(), rows.scope());
     let mut rows = builder.new_input(rows, Pipeline);
-    let mut ticks = ticks.map(|ticks| builder.new_input(ticks, DistributorPact(|_| InTurn)));
+    let mut control = builder.new_input(control, Pipeline);
     let (output, output_stream) = builder.new_output();
     let (late, late_stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Frame>>::from(output);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Frame>>::from(late);
-    let mut driver = Driver::new(Arc::clone(run), step);
+    let mut driver = Driver::new(Arc::clone(run), step, ledger)?;
     builder.build(move |capabilities| {
         let mut capabilities = Some(capabilities);
         move |frontiers| {
             let Some(held) = &mut capabilities else { return };
             rows.for_each(|time, frame| driver.stash(*time.time(), std::mem::take(frame)));
-            if let Some(ticks) = &mut ticks {
-                ticks.for_each(|time, frame| driver.stash(*time.time(), std::mem::take(frame)));
-            }
+            control.for_each(|time, frame| driver.stash(*time.time(), std::mem::take(frame)));
             let (mut output, mut late) = (output.activate(), late.activate());
             let mut flush = |held: &[timely::dataflow::operators::Capability<u64>], epoch: u64, emitted: Emitted| {
                 if let Some(mut frame) = emitted.rows {
@@ -73,7 +74,7 @@ pub(crate) fn keyed<'scope>(
             }
         }
     });
-    (output_stream, late_stream)
+    Ok((output_stream, late_stream))
 }
 
 /// The epoch of what steps emit when their input has ended: after all others, so that the next step sees it last.
@@ -98,10 +99,17 @@ struct Driver {
     metrics: NodeMetrics,
     stash: BTreeMap<u64, Vec<Packet>>,
     ticks: BTreeMap<u64, i64>,
+    barriers: BTreeMap<u64, Barrier>,
+    /// How the input ended, once that was said.
+    ending: Option<BarrierKind>,
     order: Ordering,
     patience_us: i64,
     /// By key number.
     operators: Vec<Box<dyn Operator>>,
+    /// By key number: what is on disk, and whether it has changed since.
+    on_disk: Vec<[OnDisk; SLOTS]>,
+    changed: Vec<bool>,
+    ledger: Option<Shared>,
     output: Output,
 }
 
@@ -111,24 +119,92 @@ enum Ordering {
 }
 
 impl Driver {
-    fn new(run: Arc<Run>, step: usize) -> Self {
+    fn new(run: Arc<Run>, step: usize, ledger: Option<Shared>) -> anyhow::Result<Self> {
         let planned = &run.plan().steps[step];
         let order = match planned.step.order() {
             Order::Time { lateness_us } => Ordering::Time(InTime::new(lateness_us)),
             Order::Arrival => Ordering::Arrival(InArrival::new()),
         };
-        Driver {
+        let mut driver = Driver {
             step,
             name: planned.name.clone(),
             metrics: run.metrics.node(&planned.name, planned.kind),
             stash: BTreeMap::new(),
             ticks: BTreeMap::new(),
+            barriers: BTreeMap::new(),
+            ending: None,
             order,
             patience_us: planned.step.patience_us(),
             operators: Vec::new(),
+            on_disk: Vec::new(),
+            changed: Vec::new(),
+            ledger,
             output: Output::default(),
             run,
+        };
+        driver.restore().with_context(|| format!("step {}", driver.name))?;
+        Ok(driver)
+    }
+
+    /// Takes the keys that the last checkpoint had.
+    fn restore(&mut self) -> anyhow::Result<()> {
+        let Some(ledger) = self.ledger.clone() else {
+            return Ok(());
+        };
+        let mut restored: Vec<_> = ledger.borrow_mut().take_restored(&self.name).into_iter().collect();
+        restored.sort_by(|a, b| a.0.cmp(&b.0));
+        let keys: Vec<String> = restored.iter().map(|(key, _)| key.clone()).collect();
+        let (numbers, names) = match &mut self.order {
+            Ordering::Time(in_time) => (in_time.restore(&keys), in_time.keys().clone()),
+            Ordering::Arrival(in_arrival) => (in_arrival.restore(&keys), in_arrival.keys().clone()),
+        };
+        self.meet(&names);
+        for (number, (key, slots)) in numbers.into_iter().zip(restored) {
+            for (slot, kept) in slots.iter().enumerate() {
+                let Some(kept) = kept else { continue };
+                self.on_disk[number as usize][slot] = ledger.borrow_mut().adopt(&key, kept);
+                let saved = Saved::from(kept);
+                let restored = match (slot, &mut self.order) {
+                    (TIME, Ordering::Time(in_time)) => in_time.restore_key(number, &saved),
+                    (OPERATOR, _) => self.operators[number as usize].restore(&saved),
+                    _ => Ok(()),
+                };
+                restored.with_context(|| format!("the state of {key}"))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Writes the keys that changed since the last checkpoint.
+    fn snapshot(&mut self, checkpoint: u64) -> anyhow::Result<()> {
+        let Some(ledger) = self.ledger.clone() else {
+            return Ok(());
+        };
+        let mut ledger = ledger.borrow_mut();
+        let cleans = ledger.cleans();
+        let keys = match &self.order {
+            Ordering::Time(in_time) => in_time.keys().clone(),
+            Ordering::Arrival(in_arrival) => in_arrival.keys().clone(),
+        };
+        for (number, changed) in self.changed.iter_mut().enumerate() {
+            let changed = std::mem::take(changed);
+            for slot in 0..SLOTS {
+                let on_disk = &mut self.on_disk[number][slot];
+                let whole = ledger.wants_whole(*on_disk);
+                let cleaned = cleans && on_disk.there() && whole;
+                if !changed && !cleaned {
+                    continue;
+                }
+                let mut snapshot = Snapshot::new(whole);
+                match (slot, &self.order) {
+                    (TIME, Ordering::Time(in_time)) => in_time.snapshot(number as u32, &mut snapshot)?,
+                    (OPERATOR, _) => self.operators[number].snapshot(&mut snapshot)?,
+                    _ => continue,
+                }
+                ledger.write(checkpoint, (&self.name, slot, keys.value(number)), &snapshot, on_disk)?;
+            }
+        }
+        Ok(())
     }
 
     fn stash(&mut self, epoch: u64, frame: Frame) {
@@ -137,29 +213,52 @@ impl Driver {
                 self.metrics.queue_rows.add(packet.batch.num_rows() as i64);
                 self.stash.entry(epoch).or_default().push(packet);
             }
-            Frame::Tick { now_us, .. } => {
+            Frame::Control {
+                word: Word::Tick { now_us },
+                ..
+            } => {
                 self.ticks.insert(epoch, now_us);
             }
+            Frame::Control {
+                word: Word::Barrier(barrier),
+                ..
+            } => {
+                self.barriers.insert(epoch, barrier);
+            }
+            Frame::Control { .. } => {}
         }
     }
 
     /// Applies the oldest stashed epoch if it is closed.
     fn apply_next(&mut self, closed: impl Fn(u64) -> bool) -> Option<(u64, Emitted)> {
-        let oldest = self
-            .stash
-            .keys()
-            .next()
-            .into_iter()
-            .chain(self.ticks.keys().next())
-            .min()
-            .copied()?;
+        let epochs = [
+            self.stash.keys().next(),
+            self.ticks.keys().next(),
+            self.barriers.keys().next(),
+        ];
+        let oldest = epochs.into_iter().flatten().min().copied()?;
         if !closed(oldest) {
             return None;
         }
+        if self.ending == Some(BarrierKind::Stop) {
+            // After a stop nothing counts; the next run reads it again.
+            self.stash.remove(&oldest);
+            self.ticks.remove(&oldest);
+            return Some((oldest, Emitted::default()));
+        }
         let packets = self.stash.remove(&oldest).unwrap_or_default();
         let tick = self.ticks.remove(&oldest);
+        let barrier = self.barriers.remove(&oldest);
         let started = Instant::now();
-        let emitted = self.apply(packets, tick);
+        let emitted = self.apply(packets, tick).and_then(|emitted| {
+            if let Some(barrier) = barrier {
+                self.ending = Some(barrier.kind).filter(|kind| *kind != BarrierKind::Passing);
+                if barrier.kind != BarrierKind::End {
+                    self.snapshot(barrier.checkpoint)?;
+                }
+            }
+            Ok(emitted)
+        });
         self.metrics.busy_seconds.inc_by(started.elapsed().as_secs_f64());
         Some((oldest, self.or_fail(emitted)))
     }
@@ -184,6 +283,7 @@ impl Driver {
                     let keys = in_arrival.keys().clone();
                     self.meet(&keys);
                     for (key, range) in arrived.runs {
+                        self.changed[key as usize] = true;
                         self.operators[key as usize].rows(&Rows::new(&arrived.batch, range), &mut self.output)?;
                     }
                 }
@@ -204,8 +304,10 @@ impl Driver {
         };
         let keys = in_time.keys().clone();
         self.meet(&keys);
+        released.wary.iter().for_each(|key| self.changed[*key as usize] = true);
         for moved in released.moves {
             let operator = &mut self.operators[moved.key as usize];
+            self.changed[moved.key as usize] = true;
             if !moved.rows.is_empty() {
                 operator.rows(&Rows::new(&released.batch, moved.rows), &mut self.output)?;
             }
@@ -219,11 +321,16 @@ impl Driver {
         let step = &self.run.plan().steps[self.step].step;
         for number in self.operators.len()..keys.len() {
             self.operators.push(step.operator(keys.value(number)));
+            self.on_disk.push(Default::default());
+            self.changed.push(false);
         }
     }
 
-    /// The input has ended: what waits is handed out, what is open is emitted.
+    /// The input has ended: what waits is handed out, what is open is emitted. Not when the run was only stopped.
     fn end(&mut self) -> Emitted {
+        if self.ending != Some(BarrierKind::End) {
+            return Emitted::default();
+        }
         let emitted = self.end_all();
         self.or_fail(emitted)
     }

@@ -10,9 +10,15 @@
 //! - `exchange`: rows go to the worker that owns their machine; there they stay.
 //! - `keyed`: the one driver of all steps. It stashes an epoch, brings each key's rows together
 //!   (`in_time`, `in_arrival`), lets the operators apply them, flushes what they emit.
-//! - `outlet`: hands rows to the sinks' threads and holds the epoch until they took them.
+//! - `outlet`: hands rows to the sinks' threads, epoch by epoch, and holds the epoch until they took them.
+//! - `conductor`: worker 0 stamps time, checkpoints and the end into a control stream that all of the above see.
+//! - `checkpoint`, `clerk`: each worker hands in its state, the sinks stage, the leader makes the checkpoint real.
+//! - `resume`, `ledger`: what a run goes on from, and what each worker has on disk.
 
+mod checkpoint;
+mod clerk;
 mod columns;
+mod conductor;
 mod decode;
 mod exchange;
 mod feed;
@@ -20,17 +26,29 @@ mod graph;
 mod in_arrival;
 mod in_time;
 mod keyed;
+mod ledger;
 mod names;
 mod outlet;
+mod resume;
 
+use std::any::Any;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use timely::communication::AllocatorBuilder;
+use timely::communication::allocator::ProcessBuilder;
+use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
+
 use crate::metrics::Metrics;
 use crate::plan::Plan;
+use crate::sink::Opening;
 use crate::source::Position;
 use crate::taps::Taps;
+
+pub use resume::{Resume, StateOptions};
 
 /// How a plan is run.
 #[derive(Clone, Debug)]
@@ -39,8 +57,32 @@ pub struct Options {
     pub workers: usize,
     /// Shortest time between two epochs of a source that never ends.
     pub epoch: Duration,
+    /// Time between two checkpoints. What sinks show is as old as the last one.
+    pub checkpoint_every: Duration,
     /// How long a stop waits for a sink whose target is away.
     pub sink_patience: Duration,
+}
+
+/// The processes of a run: this one's place, and its links to the others.
+#[derive(Debug)]
+pub struct Fabric {
+    /// This process, from 0. Process 0 leads.
+    pub process: usize,
+    /// All of them.
+    pub processes: usize,
+    /// A link to each other process, in their order; none at this one's place.
+    pub sockets: Vec<Option<UnixStream>>,
+}
+
+impl Fabric {
+    /// One process alone.
+    pub fn alone() -> Self {
+        Fabric {
+            process: 0,
+            processes: 1,
+            sockets: vec![None],
+        }
+    }
 }
 
 impl Default for Options {
@@ -48,6 +90,7 @@ impl Default for Options {
         Options {
             workers: 1,
             epoch: Duration::from_millis(20),
+            checkpoint_every: Duration::from_secs(1),
             sink_patience: Duration::from_secs(30),
         }
     }
@@ -63,9 +106,22 @@ pub struct Run {
     pub taps: Taps,
     stop: AtomicBool,
     stopped_at: OnceLock<Instant>,
+    failed: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
+    partitions: OnceLock<Vec<Vec<String>>>,
+    savepoints: Mutex<Savepoints>,
+}
+
+/// Where the number of the checkpoint goes that became a savepoint.
+type Answer = Sender<anyhow::Result<u64>>;
+
+/// Savepoints that were asked for: those that wait for the next checkpoint, and those of the one on its way.
+#[derive(Default)]
+struct Savepoints {
+    asked: Vec<(String, Answer)>,
+    begun: Vec<(String, Answer)>,
 }
 
 /// What a step had to say about a key when the input ended.
@@ -93,15 +149,23 @@ impl Run {
             metrics,
             stop: AtomicBool::new(false),
             stopped_at: OnceLock::new(),
+            failed: AtomicBool::new(false),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
+            partitions: OnceLock::new(),
+            savepoints: Mutex::default(),
         }))
     }
 
     /// What runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// How it runs.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Asks the run to end: sources stop, what was read flows through, sinks publish.
@@ -127,31 +191,60 @@ impl Run {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Runs until all sources have ended or the run is stopped, and everything is published. Gives what the steps had to
-    /// say in the end, in a fixed order.
+    /// Takes a checkpoint now and names it. Waits until it is there.
+    ///
+    /// # Errors
+    /// The run keeps no state, or has ended; the name can't be given.
+    pub fn savepoint(&self, name: &str) -> anyhow::Result<u64> {
+        let (answer, answered) = channel();
+        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
+        savepoints.asked.push((name.to_owned(), answer));
+        drop(savepoints);
+        answered
+            .recv()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the run has ended, or keeps no state")))
+    }
+
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        !self
+            .savepoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .asked
+            .is_empty()
+    }
+
+    pub(crate) fn checkpoint_begins(&self) {
+        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = std::mem::take(&mut savepoints.asked);
+        savepoints.begun.append(&mut asked);
+    }
+
+    pub(crate) fn begun_savepoints(&self) -> Vec<(String, Answer)> {
+        std::mem::take(&mut self.savepoints.lock().unwrap_or_else(PoisonError::into_inner).begun)
+    }
+
+    /// Runs without state, in this process alone. See [`Run::execute_from`].
+    ///
+    /// # Errors
+    /// As for [`Run::execute_from`].
+    pub fn execute(self: &Arc<Self>) -> anyhow::Result<Vec<Remark>> {
+        self.execute_from(None, Fabric::alone())
+    }
+
+    /// Runs until all sources have ended or the run is stopped, and everything is published. With state it goes on from
+    /// `resume`, and a stop leaves open what is open. Gives what the steps had to say in the end, in a fixed order.
     ///
     /// # Errors
     /// The first thing that could not go on: a source that can't be read, a sink that can't be written, an operator's
-    /// error. What was read before it is published as far as the sinks could take it.
-    pub fn execute(self: &Arc<Self>) -> anyhow::Result<Vec<Remark>> {
-        let partitions = feed::list(&self.plan)?;
-        let doors = outlet::open_all(self)?;
-        let senders: Vec<outlet::Door> = doors.iter().map(|sink| sink.door.clone()).collect();
-        *self.positions.lock().unwrap_or_else(PoisonError::into_inner) =
-            vec![Position::default(); partitions.iter().map(Vec::len).sum()];
-        let (run, senders) = (Arc::clone(self), Mutex::new(senders));
-        let guards = timely::execute(timely::Config::process(self.options.workers.max(1)), move |worker| {
-            let senders = senders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            graph::work(worker, &run, &partitions, &senders);
-        })
-        .map_err(anyhow::Error::msg)?;
-        for worker in guards.join() {
-            if let Err(message) = worker {
-                self.fail(anyhow::anyhow!("a worker ended early: {message}"));
-            }
-        }
-        outlet::close_all(self, doors);
+    /// error. After a source's error everything read before it is published; after any other, everything up to the last checkpoint.
+    pub fn execute_from(self: &Arc<Self>, resume: Option<Resume>, fabric: Fabric) -> anyhow::Result<Vec<Remark>> {
+        let executed = self.run_through(resume, fabric);
+        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
+        *savepoints = Savepoints::default(); // who waits for one is told by the closed channel
+        drop(savepoints);
         self.taps.close();
+        executed?;
         if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
@@ -160,13 +253,107 @@ impl Run {
         Ok(remarks)
     }
 
-    /// Records the first error and ends the run.
+    fn run_through(self: &Arc<Self>, resume: Option<Resume>, fabric: Fabric) -> anyhow::Result<()> {
+        let leads = fabric.process == 0;
+        let opening = Opening {
+            generation: resume.as_ref().map_or(0, Resume::generation),
+            publishes: leads,
+        };
+        let mut opened = outlet::open_all(self, &opening)?;
+        if let (Some(resume), true) = (&resume, leads) {
+            for (sink, planned) in opened.iter_mut().zip(&self.plan.sinks) {
+                let (checkpoint, staged) = resume.published(&planned.name);
+                sink.recover(&planned.name, checkpoint, &staged)?;
+            }
+        }
+        if resume.as_ref().is_some_and(Resume::ended) {
+            return Ok(());
+        }
+        let partitions = feed::list(&self.plan)?;
+        let _ = self.partitions.set(partitions.clone()); // a run is executed once
+        *self.positions.lock().unwrap_or_else(PoisonError::into_inner) =
+            vec![Position::default(); partitions.iter().map(Vec::len).sum()];
+        let doors: Vec<outlet::Door> = opened.iter().map(|sink| sink.door.clone()).collect();
+        let (clerk, queue) = clerk::Clerk::new();
+        let working = outlet::start_all(self, &clerk, opened)?;
+        let leader = resume.as_ref().and_then(Resume::take_leader);
+        let desk = clerk::start(self, &clerk, queue, doors.clone(), leader)?;
+        let common = graph::Common {
+            run: Arc::clone(self),
+            clerk: Arc::clone(&clerk),
+            partitions,
+            doors,
+            resume,
+        };
+        let joined = self.work(common, fabric);
+        clerk.close();
+        if desk.join().is_err() {
+            self.fail(anyhow::anyhow!("the thread of the checkpoints panicked"));
+        }
+        outlet::close_all(self, working);
+        if self.failed() {
+            let late = "the last checkpoint took too long; the next run goes on from the one before";
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| anyhow::anyhow!(late));
+        }
+        joined
+    }
+
+    fn work(self: &Arc<Self>, common: graph::Common, fabric: Fabric) -> anyhow::Result<()> {
+        let threads = self.options.workers;
+        let worker_config = timely::WorkerConfig::default();
+        let common = Arc::new(common);
+        let guards = if fabric.processes == 1 {
+            let config = timely::Config {
+                communication: timely::CommunicationConfig::Process(threads),
+                worker: worker_config,
+            };
+            timely::execute(config, move |worker| graph::work(worker, &common))
+        } else {
+            let (builders, others) = mesh(fabric, threads)?;
+            timely::execute::execute_from(builders, others, worker_config, move |worker| {
+                graph::work(worker, &common)
+            })
+        };
+        for worker in guards.map_err(anyhow::Error::msg)?.join() {
+            if let Err(message) = worker {
+                self.fail(anyhow::anyhow!("a worker ended early: {message}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn partition_name(&self, source: usize, partition: usize) -> String {
+        let names = self
+            .partitions
+            .get()
+            .and_then(|sources| sources.get(source)?.get(partition));
+        names.cloned().unwrap_or_else(|| partition.to_string())
+    }
+
+    /// Records the first error and ends the run at once: nothing after the last checkpoint counts.
     pub(crate) fn fail(&self, error: anyhow::Error) {
+        self.end_with(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Records the first error and ends the run in good order.
+    pub(crate) fn end_with(&self, error: anyhow::Error) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
         self.stop();
+    }
+
+    /// Ends the run at once, because a sink keeps the last checkpoint waiting; which one is said when the sinks are closed.
+    pub(crate) fn give_up(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// True when the run ends at once.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     pub(crate) fn remark(&self, remark: Remark) {
@@ -192,4 +379,14 @@ pub fn abort_on_panic() {
         report(info);
         std::process::abort();
     }));
+}
+
+/// Several processes as timely's own mesh, over links that are there already.
+fn mesh(fabric: Fabric, threads: usize) -> anyhow::Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>)> {
+    let Fabric { process, sockets, .. } = fabric;
+    let hooks = timely::communication::initialize::Hooks::default();
+    let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
+    let (builders, guard) = initialize_networking_from_sockets(local, sockets, process, threads, hooks)?;
+    let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    Ok((builders, Box::new(guard)))
 }

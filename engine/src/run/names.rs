@@ -32,6 +32,13 @@ impl Names {
         numbers
     }
 
+    /// The numbers of these names, new ones for those that have none.
+    pub fn add(&mut self, names: &[String]) -> Vec<u32> {
+        let numbers = names.iter().map(|name| self.number(name)).collect();
+        self.refresh();
+        numbers
+    }
+
     fn number(&mut self, name: &str) -> u32 {
         if let Some(number) = self.numbers.get(name) {
             return *number;

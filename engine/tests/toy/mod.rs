@@ -2,18 +2,21 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use taktline_engine::config::{Interval, Problem, Section};
 use taktline_engine::kind::{Catalog, Input, SinkKind, SourceKind, StepKind};
+use taktline_engine::state::Staged;
 use taktline_engine::table::{self, Sample, samples_batch};
 use taktline_engine::{
-    DeadLetters, Decoded, Decoder, Operator, Order, Output, Partition, Poll, Position, Rows, Sink, SinkPlan, Source,
-    Step, Table, Wake,
+    DeadLetters, Decoded, Decoder, Opening, Operator, Order, Output, Partition, Poll, Position, Rows, Saved, Sink,
+    SinkPlan, Snapshot, Source, Step, Table, Wake,
 };
 
 pub static CATALOG: Catalog = Catalog {
@@ -79,7 +82,15 @@ struct ListConfig {
     /// Never ends by itself.
     #[serde(default)]
     endless: bool,
+    /// Can't give its rows twice.
+    #[serde(default)]
+    fleeting: bool,
+    /// The row before which it stops and waits for [`LET`].
+    hold: Option<usize>,
 }
+
+/// Lists that hold may go on.
+pub static LET: AtomicBool = AtomicBool::new(false);
 
 fn ten() -> usize {
     10
@@ -99,10 +110,10 @@ impl Source for List {
         Ok(vec!["list".into()])
     }
 
-    fn open(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+    fn open(&self, _: usize, from: Option<&Value>, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
         Ok(Box::new(ListPartition {
             config: self.config.clone(),
-            next: 0,
+            next: from.and_then(Value::as_u64).unwrap_or(0) as usize,
         }))
     }
 
@@ -118,7 +129,7 @@ impl Source for List {
     }
 
     fn replayable(&self) -> bool {
-        true
+        !self.config.fleeting
     }
 }
 
@@ -129,13 +140,27 @@ struct ListPartition {
 
 impl Partition for ListPartition {
     fn poll(&mut self) -> anyhow::Result<Poll> {
-        let end = (self.next + self.config.batch).min(self.config.rows.len());
+        let mut end = (self.next + self.config.batch).min(self.config.rows.len());
+        if let Some(hold) = self
+            .config
+            .hold
+            .filter(|hold| self.next <= *hold && !LET.load(Ordering::Acquire))
+        {
+            end = end.min(hold);
+            if self.next == hold {
+                return Ok(Poll::Idle);
+            }
+        }
         if self.next == end {
             return Ok(if self.config.endless { Poll::Idle } else { Poll::End });
         }
         let index = arrow::array::UInt64Array::from_iter_values(self.next as u64..end as u64);
         self.next = end;
         Ok(Poll::Batch(RecordBatch::try_new(raw_schema(), vec![Arc::new(index)])?))
+    }
+
+    fn offset(&self) -> Value {
+        self.next.into()
     }
 
     fn position(&self) -> Position {
@@ -215,6 +240,10 @@ impl Step for Sum {
         }
     }
 
+    fn state(&self) -> String {
+        format!("sum/1{}", if self.config.last { " last" } else { "" })
+    }
+
     fn operator(&self, key: &str) -> Box<dyn Operator> {
         Box::new(Summing {
             sum: 0.0,
@@ -261,6 +290,15 @@ impl Operator for Summing {
         Ok(())
     }
 
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        into.head(&self.sum)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.sum = saved.head()?;
+        Ok(())
+    }
+
     fn remark(&self) -> Option<String> {
         (self.sum == 0.0).then(|| "nothing to sum".into())
     }
@@ -303,16 +341,51 @@ impl Step for Pass {
         Order::Arrival
     }
 
+    fn state(&self) -> String {
+        "pass/1".into()
+    }
+
     fn operator(&self, _: &str) -> Box<dyn Operator> {
-        Box::new(Passing)
+        Box::new(Passing {
+            rows: 0,
+            logged: Vec::new(),
+        })
     }
 }
 
-struct Passing;
+/// Remembers how many rows passed, and in its tail the size of each batch.
+struct Passing {
+    rows: u64,
+    logged: Vec<u64>,
+}
 
 impl Operator for Passing {
     fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
+        self.rows += rows.len() as u64;
+        self.logged.push(rows.len() as u64);
         out.emit(rows.batch());
+        Ok(())
+    }
+
+    fn snapshot(&mut self, into: &mut Snapshot) -> anyhow::Result<()> {
+        into.head(&self.rows)?;
+        if into.whole() {
+            into.append(&self.rows)?;
+        } else {
+            self.logged.iter().try_for_each(|rows| into.append(rows))?;
+        }
+        self.logged.clear();
+        Ok(())
+    }
+
+    fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
+        self.rows = saved.head()?;
+        let appended: u64 = saved.appended::<u64>()?.iter().sum();
+        anyhow::ensure!(
+            appended == self.rows,
+            "{appended} rows in the tail, {} in the head",
+            self.rows
+        );
         Ok(())
     }
 }
@@ -336,18 +409,24 @@ struct Keep {
     names: Vec<String>,
 }
 
-/// What the sinks kept, by `to`: one line a row, `input: columns`.
-pub static KEPT: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
+/// What the sinks show, by `to`: rows as `input: columns`, each with the checkpoint that published it.
+pub static KEPT: LazyLock<Mutex<HashMap<String, Vec<(u64, String)>>>> = LazyLock::new(Mutex::default);
 
 /// The rows kept under this name, sorted.
 pub fn kept(to: &str) -> Vec<String> {
-    let mut rows = KEPT.lock().unwrap().get(to).cloned().unwrap_or_default();
+    let mut rows = kept_in_order(to);
     rows.sort();
     rows
 }
 
+/// The rows kept under this name, as they were published.
+pub fn kept_in_order(to: &str) -> Vec<String> {
+    let kept = KEPT.lock().unwrap();
+    kept.get(to).into_iter().flatten().map(|(_, row)| row.clone()).collect()
+}
+
 impl SinkPlan for Keep {
-    fn open(&self) -> anyhow::Result<Box<dyn Sink>> {
+    fn open(&self, _: &Opening) -> anyhow::Result<Box<dyn Sink>> {
         Ok(Box::new(Keeping {
             to: self.to.clone(),
             names: self.names.clone(),
@@ -389,12 +468,26 @@ impl Sink for Keeping {
         Ok(())
     }
 
-    fn publish(&mut self) -> anyhow::Result<()> {
-        KEPT.lock()
-            .unwrap()
-            .entry(self.to.clone())
-            .or_default()
-            .append(&mut self.written);
+    fn recover(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        if let Some(rows) = KEPT.lock().unwrap().get_mut(&self.to) {
+            rows.retain(|(published, _)| *published <= checkpoint);
+        }
+        self.publish(checkpoint, staged)
+    }
+
+    fn stage(&mut self, _: u64) -> anyhow::Result<Staged> {
+        Ok(Staged(json!(std::mem::take(&mut self.written))))
+    }
+
+    fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        let mut kept = KEPT.lock().unwrap();
+        let kept = kept.entry(self.to.clone()).or_default();
+        if kept.last().is_none_or(|(last, _)| *last < checkpoint) {
+            let rows = staged
+                .iter()
+                .flat_map(|staged| staged.0.as_array().cloned().unwrap_or_default());
+            kept.extend(rows.map(|row| (checkpoint, row.as_str().unwrap().to_owned())));
+        }
         Ok(())
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cycles::{SignalCycle, SignalStats};
 use crate::kernels::dtw::{Scratch, window};
 use crate::kernels::euclidean::euclidean;
 use crate::kernels::resample::resample;
 
 /// The finite samples of a signal in a cycle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Series {
     pub offsets: Vec<i64>,
     pub values: Vec<f64>,
@@ -39,7 +41,7 @@ impl Series {
 }
 
 /// A cycle's signals by name; those without values (texts) are not in it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CycleData {
     pub signals: BTreeMap<String, Series>,
 }

@@ -14,6 +14,7 @@ use taktline_engine::{Poll, Samples, Source};
 
 use super::*;
 
+mod offsets;
 mod parquet_files;
 
 /// A source's whole output as text lines, one per row: `machine signal ts value [text]` and `offset reason`.
@@ -33,7 +34,7 @@ fn read_with(yaml: &str, blocks: Option<(usize, u64)>) -> anyhow::Result<Output>
     let mut output = Output::default();
     let mut decoder = source.decoder();
     for index in 0..source.partitions()?.len() {
-        let mut partition = source.open(index, Arc::new(|| {}))?;
+        let mut partition = source.open(index, None, Arc::new(|| {}))?;
         loop {
             match partition.poll()? {
                 Poll::Batch(raw) => output.add(&decoder.decode(&raw)?),

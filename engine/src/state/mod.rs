@@ -1,0 +1,87 @@
+//! The checkpoint store: what a run leaves in `<data>/_taktline` so that the next one goes on where it stopped.
+//!
+//! - [`Claim`]: one run owns the directory at a time; its number is the generation.
+//! - `chain`: which checkpoints count, and which a stopped run wrote after it had lost the directory.
+//! - [`Manifest`]: what a checkpoint is made of. Written last, it makes the checkpoint real.
+//! - [`FileWriter`], [`Record`], [`load`]: the state of the keys.
+//! - `recover`: the newest checkpoint that is whole.
+//! - `savepoint`, `collect`: what is kept for ever, and what is thrown away.
+//! - `sealed`, `place`: small files that are whole or absent, and show a flipped bit.
+//!
+//! No decision here compares two readings of a wall clock, so a clock that jumps changes nothing.
+
+use std::path::{Path, PathBuf};
+
+mod chain;
+mod claim;
+mod collect;
+mod folder;
+mod heart;
+mod load;
+mod manifest;
+mod newcomer;
+mod place;
+mod record;
+mod recover;
+mod remove;
+mod savepoint;
+mod sealed;
+
+pub use chain::CheckpointId;
+pub use claim::Claim;
+pub use collect::Collected;
+pub use load::{Kept, States, load};
+pub use manifest::{FORMAT, Manifest, Offset, Staged, StateFile};
+pub use newcomer::Holder;
+pub use record::{Change, FileWriter, Record};
+pub use recover::Found;
+pub use sealed::Damaged;
+
+/// The state directory of a data directory.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// The one below this data directory. Touches nothing.
+    #[must_use]
+    pub fn at(data: &Path) -> StateDir {
+        StateDir {
+            root: data.join("_taktline"),
+        }
+    }
+
+    /// Whether a run has left a claim or a checkpoint here. What [`StateDir::remove`] leaves doesn't count.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        let has =
+            |folder: PathBuf| folder::names(&folder).is_ok_and(|names| names.iter().any(|n| n.ends_with(".json")));
+        has(self.claims()) || has(self.checkpoints())
+    }
+
+    /// Where the journals of sources are.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    fn claims(&self) -> PathBuf {
+        self.root.join("claims")
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    fn states(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    fn named(&self) -> PathBuf {
+        self.root.join("savepoints")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Checkpoints and what a run goes on from: nothing lost, nothing twice, with another number of workers too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod toy;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use taktline_engine::plan::compile;
+use taktline_engine::{Fabric, Options, Resume, Run, StateOptions};
+
+fn pipeline(to: &str, list: &str, rows: usize) -> String {
+    let mut text = Vec::new();
+    for i in 0..rows as i64 {
+        let ts = if i % 7 == 3 { i - 4 } else { i };
+        let value = if i % 500 == 499 { -1e9 } else { (i % 13) as f64 };
+        text.push(format!("[m{}, {ts}, {value:.1}]", i % 11));
+    }
+    format!(
+        "version: 1\nname: toy\nsources: {{plc: {{kind: list, batch: 3{list}, rows: [{}]}}}}\n\
+         steps:\n  sums: {{kind: sum, from: plc, lateness: 3s, last: true}}\n  all: {{kind: pass, from: sums}}\n\
+         sinks: {{out: {{kind: keep, to: {to}, from: [plc, sums, all]}}}}\n",
+        text.join(", ")
+    )
+}
+
+fn start(text: &str, workers: usize) -> Arc<Run> {
+    let plan = compile("toy.yaml", text, &[], &toy::CATALOG, &|_| None).unwrap_or_else(|found| panic!("{found:?}"));
+    let options = Options {
+        workers,
+        checkpoint_every: Duration::from_millis(1),
+        ..Options::default()
+    };
+    Run::new(plan, options).unwrap()
+}
+
+fn go(run: &Arc<Run>, state: &StateOptions) -> anyhow::Result<()> {
+    let resume = Resume::lead(run, state, 1)?;
+    run.execute_from(Some(resume), Fabric::alone()).map(drop)
+}
+
+fn options(data: &Path) -> StateOptions {
+    StateOptions::at(data)
+}
+
+/// The rows of a run that nothing disturbed.
+fn undisturbed(to: &str) -> Vec<String> {
+    start(&pipeline(to, "", 2_000), 1).execute().unwrap();
+    let rows = toy::kept(to);
+    assert!(rows.len() > 4_000);
+    rows
+}
+
+#[test]
+fn stopped_and_resumed_with_other_workers_gives_the_same_rows() {
+    let expected = undisturbed("resume-expected");
+    let data = tempfile::tempdir().unwrap();
+    let text = pipeline("resume", "", 2_000);
+    let mut runs = 0;
+    for workers in [1, 3, 2, 4, 1].into_iter().cycle() {
+        let run = start(&text, workers);
+        let stopper = std::thread::spawn({
+            let run = Arc::clone(&run);
+            let before = toy::kept("resume").len();
+            move || {
+                // Stopped as soon as something new is shown.
+                while toy::kept("resume").len() == before && !run.stopping() {
+                    std::thread::yield_now();
+                }
+                run.stop();
+            }
+        });
+        go(&run, &options(data.path())).unwrap();
+        run.stop();
+        stopper.join().unwrap();
+        runs += 1;
+        if toy::kept("resume").iter().any(|row| row.ends_with(" -1")) {
+            break; // the input has ended
+        }
+        assert!(runs < 2_000, "no run makes progress");
+    }
+    assert!(runs > 2, "{runs} runs");
+    assert_eq!(toy::kept("resume"), expected);
+    // What has ended is not read again.
+    go(&start(&text, 2), &options(data.path())).unwrap();
+    assert_eq!(toy::kept("resume"), expected);
+}
+
+#[test]
+fn a_failing_sink_costs_nothing_when_the_run_is_started_again() {
+    let expected = undisturbed("again-expected");
+    let data = tempfile::tempdir().unwrap();
+    for fail_after in (100..).step_by(400) {
+        let text = pipeline("again", "", 2_000).replace("to: again", &format!("to: again, fail_after: {fail_after}"));
+        let ended = go(&start(&text, 2), &options(data.path()));
+        let Err(error) = ended else { break };
+        assert_eq!(format!("{error:#}"), "sink out: the shelf is full");
+    }
+    assert_eq!(toy::kept("again"), expected);
+}
+
+#[test]
+fn a_source_that_cannot_repeat_goes_through_the_journal() {
+    let expected = undisturbed("journal-expected");
+    let data = tempfile::tempdir().unwrap();
+    let run = start(&pipeline("journal", ", fleeting: true", 2_000), 2);
+    go(&run, &options(data.path())).unwrap();
+    assert_eq!(toy::kept("journal"), expected);
+    let journal = data.path().join("_taktline/journal/plc/0");
+    assert!(journal.is_dir(), "no journal");
+}
+
+#[test]
+fn what_changed_in_the_pipeline_is_said_before_it_starts() {
+    let data = tempfile::tempdir().unwrap();
+    let text = pipeline("changed", ", endless: true", 100);
+    let stopped = |text: &str, state: &StateOptions| {
+        let run = start(text, 1);
+        run.stop();
+        go(&run, state)
+    };
+    stopped(&text, &options(data.path())).unwrap();
+    let error = |text: &str, state: &StateOptions| format!("{:#}", stopped(text, state).unwrap_err());
+    let other = text.replace(", last: true", "");
+    assert_eq!(
+        error(&other, &options(data.path())),
+        "step sums: its state is `sum sum/1 last`, and would be `sum sum/1` now; to drop that state, start with --fresh sums"
+    );
+    let fresh = |step: &str| StateOptions {
+        fresh: vec![step.into()],
+        ..options(data.path())
+    };
+    assert!(error(&other, &fresh("sum")).contains("there is no step or source of this name"));
+    stopped(&other, &fresh("sums")).unwrap();
+    let named = text.replace("name: toy", "name: game");
+    assert!(error(&named, &options(data.path())).contains("holds the state of the pipeline `toy`"));
+}
+
+#[test]
+fn a_savepoint_can_be_gone_back_to() {
+    let expected = undisturbed("save-expected");
+    let data = tempfile::tempdir().unwrap();
+    let text = pipeline("save", ", hold: 900", 2_000);
+    let run = start(&text, 2);
+    let running = std::thread::spawn({
+        let (run, state) = (Arc::clone(&run), options(data.path()));
+        move || go(&run, &state)
+    });
+    let shown = |rows: usize| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while toy::kept("save").iter().filter(|row| row.starts_with("plc:")).count() < rows {
+            assert!(Instant::now() < deadline, "the rows are never shown");
+            std::thread::yield_now();
+        }
+    };
+    shown(899); // one row is a dead letter
+    run.savepoint("before").unwrap();
+    assert!(format!("{:#}", run.savepoint("be/fore").unwrap_err()).contains("be/fore"));
+    let then = toy::kept("save");
+    toy::LET.store(true, std::sync::atomic::Ordering::Release);
+    running.join().unwrap().unwrap();
+    assert_eq!(toy::kept("save"), expected);
+    assert!(then.len() < expected.len());
+
+    let back = StateOptions {
+        from: Some("before".into()),
+        ..options(data.path())
+    };
+    let run = start(&text, 3);
+    run.stop();
+    go(&run, &back).unwrap();
+    assert_eq!(toy::kept("save"), then, "what came after the savepoint is taken back");
+    go(&start(&text, 1), &options(data.path())).unwrap();
+    assert_eq!(toy::kept("save"), expected);
+    let none = StateOptions {
+        from: Some("after".into()),
+        ..options(data.path())
+    };
+    assert!(format!("{:#}", go(&start(&text, 1), &none).unwrap_err()).contains("before"));
+}
+
+#[test]
+fn a_second_run_on_the_same_directory_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let text = pipeline("second", ", endless: true", 10);
+    let first = start(&text, 1);
+    let resume = Resume::lead(&first, &options(data.path()), 1).unwrap();
+    let second = start(&text, 1);
+    let error = format!("{:#}", go(&second, &options(data.path())).unwrap_err());
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    drop(resume);
+    second.stop();
+    go(&second, &options(data.path())).unwrap();
+}
