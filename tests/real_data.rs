@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use support::{data, ok, sql};
 use tempfile::TempDir;
@@ -113,21 +114,23 @@ fn rows(file: &str) -> usize {
         .count()
 }
 
+/// Every table of a history, in an order of its own.
+fn tables(data: &Path) -> [String; 4] {
+    [
+        "SELECT * FROM samples ORDER BY machine, signal, ts",
+        "SELECT * FROM cycles ORDER BY cycle_id",
+        "SELECT * FROM cycle_signals ORDER BY cycle_id, signal",
+        "SELECT * FROM alerts ORDER BY alert_id, state",
+    ]
+    .map(|query| sql(data, query))
+}
+
 #[test]
 fn any_number_of_workers_gives_the_same_history() {
     if data("cobot/ur3_cobotops.csv").is_none() {
         return;
     }
-    let tables = [
-        "SELECT * FROM samples ORDER BY machine, signal, ts",
-        "SELECT * FROM cycles ORDER BY cycle_id",
-        "SELECT * FROM cycle_signals ORDER BY cycle_id, signal",
-        "SELECT * FROM alerts ORDER BY alert_id, state",
-    ];
-    let history = |workers: &str| {
-        let dir = run("cobot", workers, &[]);
-        tables.map(|query| sql(dir.path(), query))
-    };
+    let history = |workers: &str| tables(run("cobot", workers, &[]).path());
     let one = history("1");
     assert!(one.iter().take(3).all(|rows| rows.lines().count() >= 249));
     for workers in ["2", "4"] {
@@ -136,17 +139,68 @@ fn any_number_of_workers_gives_the_same_history() {
 }
 
 #[test]
-fn reading_twice_into_one_history_is_refused() {
+fn stopped_at_each_checkpoint_and_resumed_with_other_workers_gives_the_same_history() {
+    for (pipeline, file) in [
+        ("cobot", "cobot/ur3_cobotops.csv"),
+        ("dryer", "batches/dryer.csv"),
+        ("nylon", "batches/nylon.csv"),
+    ] {
+        if data(file).is_none() {
+            return;
+        }
+        let through = tables(run(pipeline, "1", &[]).path());
+        let dir = tempfile::tempdir().unwrap();
+        let mut stops = 0;
+        for workers in ["1", "3", "2", "4"].into_iter().cycle() {
+            if stopped_at_a_checkpoint(pipeline, workers, dir.path()) {
+                break;
+            }
+            stops += 1;
+            assert!(stops < 500, "{pipeline}: no end");
+        }
+        assert!(stops > 1, "{pipeline}: stopped {stops} times");
+        assert!(tables(dir.path()) == through, "{pipeline}: stopped {stops} times");
+    }
+}
+
+/// Runs until there is one more checkpoint, or the end: then true.
+fn stopped_at_a_checkpoint(pipeline: &str, workers: &str, data: &Path) -> bool {
+    let newest = || {
+        let files = std::fs::read_dir(data.join("_taktline/checkpoints"))
+            .into_iter()
+            .flatten();
+        files.map(|file| file.unwrap().file_name()).max()
+    };
+    let before = newest();
+    let mut child = support::taktline()
+        .args(["run", &format!("config/pipelines/{pipeline}.yaml"), "--until-end"])
+        .args(["--workers", workers, "--set", "checkpoint.every=20ms"])
+        .args(["--data", data.to_str().unwrap()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while newest() == before && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status(); // it may have ended
+    assert!(child.wait().unwrap().success());
+    let manifest = data.join("_taktline/checkpoints").join(newest().unwrap());
+    std::fs::read_to_string(manifest).unwrap().contains("\"ended\":true")
+}
+
+#[test]
+fn what_was_read_to_its_end_is_not_read_again() {
     let Some(file) = data("batches/nylon.csv") else { return };
     let history = run("nylon", "1", &[]);
     let data = history.path().to_str().unwrap();
     let args = ["run", "config/pipelines/nylon.yaml", "--until-end", "--data", data];
     let (code, _, stderr) = support::any(&args);
-    assert_eq!(code, 1);
-    assert!(
-        stderr.contains("already holds history") && stderr.contains("--overwrite"),
-        "{stderr}"
-    );
+    assert!(code == 0 && stderr.contains("--overwrite"), "{stderr}");
+    check(history.path(), "SELECT count(*) FROM cycles", "57");
+    // History without its state could only be doubled.
+    std::fs::remove_dir_all(history.path().join("_taktline")).unwrap();
+    let (code, _, stderr) = support::any(&args);
+    assert!(code == 1 && stderr.contains("rows would be there twice"), "{stderr}");
     let path = format!("sources.batches.path={}", file.display());
     ok(&[&args[..], &["--overwrite", "--set", &path]].concat());
     check(history.path(), "SELECT count(*) FROM cycles", "57");

@@ -1,92 +1,49 @@
-//! Benchmarks of Taktline beside its peers, in one run on one machine.
+//! Benchmarks of Taktline, each beside a peer or beside itself without the thing that is measured.
 //!
-//! - [`rows`]: the rows: 50 machines × 4 signals × 100 Hz of press strokes, as CSV and Parquet.
-//! - [`measure`]: runs a program several times and takes the middle.
-//! - [`report`]: the table, on stdout and under `bench/results/`.
+//! - [`window`]: windows and cycles over files, beside DuckDB and Bytewax.
+//! - [`durability`]: what checkpoints, recovery and the journal cost.
+//! - [`soak`]: whether memory, open files and latency stay flat for half an hour.
+//! - [`running`]: a `taktline run` under way; [`broker`] and [`messages`]: a Mosquitto and what goes through it.
+//! - [`measure`]: runs a program several times and takes the middle; [`rows`]: the rows that are measured on.
+//! - [`report`] and [`page`]: the results, on stdout and under `bench/results/`.
 
+mod broker;
+mod durability;
 mod measure;
+mod messages;
+mod page;
 mod report;
 mod rows;
+mod running;
+mod soak;
+mod window;
 
-use std::path::{Path, PathBuf};
+use clap::{Parser, Subcommand};
 
-use anyhow::Context;
-use clap::Parser;
-
-use crate::measure::{Measured, peer, taktline};
-use crate::report::Report;
-
-/// Measures `taktline` beside DuckDB and Bytewax on the same rows.
+/// Measures `taktline`; without a command, windows and cycles beside DuckDB and Bytewax.
 #[derive(Parser)]
-struct Args {
-    /// The `taktline` to measure, built with `--release`.
-    #[arg(long)]
-    taktline: PathBuf,
-    /// Where the rows are kept between runs.
-    #[arg(long, default_value = "/tmp/taktline-bench")]
-    work: PathBuf,
-    /// How many rows.
-    #[arg(long, default_value_t = 5_000_000)]
-    rows: usize,
-    /// Workers and threads.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Runs of each; the middle one counts.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Where the result is written.
-    #[arg(long, default_value = "bench/results")]
-    results: PathBuf,
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    window: Option<window::WindowArgs>,
 }
 
-/// Bytewax is so much slower that it gets a part of the rows.
-const BYTEWAX_ROWS: usize = 200_000;
+#[derive(Subcommand)]
+enum Command {
+    /// What checkpoints, recovery and the journal cost.
+    Durability(durability::DurabilityArgs),
+    /// Whether memory, open files and latency stay flat.
+    Soak(soak::SoakArgs),
+}
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let (csv, parquet) = rows::files(&args.work, args.rows)?;
-    let mut report = Report::new(&args.taktline, args.rows, args.workers)?;
-    for (input, file) in [("CSV", &csv), ("Parquet", &parquet)] {
-        let ours = run(&args, "window", file, args.workers)?;
-        let one = run(&args, "window", file, 1)?;
-        let out = args.work.join("duckdb.parquet");
-        let threads = args.workers.to_string();
-        let duckdb = peer(
-            "duckdb_window.py",
-            &[path(file)?, path(&out)?, &threads],
-            args.rows,
-            args.runs,
-        )?;
-        report.line(
-            &format!("window, {input}, {} workers", args.workers),
-            &ours,
-            Some(("DuckDB batch scan", &duckdb)),
-        );
-        report.line(
-            &format!("window, {input}, 1 worker"),
-            &one,
-            Some(("DuckDB batch scan, 2 threads", &duckdb)),
-        );
-        if input == "CSV" {
-            let limit = BYTEWAX_ROWS.min(args.rows);
-            let bytewax = peer("bytewax_window.py", &[path(file)?, &limit.to_string()], limit, 1)?;
-            report.line("window, CSV, 1 worker", &one, Some(("Bytewax, 1 worker", &bytewax)));
-        }
-        let cycles = run(&args, "cycles", file, args.workers)?;
-        report.line(
-            &format!("cycle + compare + health + alert, {input}, {} workers", args.workers),
-            &cycles,
-            None,
-        );
+    let cli = Cli::parse();
+    match (cli.command, cli.window) {
+        (Some(Command::Durability(args)), _) => durability::durability(&args),
+        (Some(Command::Soak(args)), _) => soak::soak(&args),
+        (None, Some(args)) => window::window(&args),
+        (None, None) => anyhow::bail!("say which binary to measure: --taktline FILE"),
     }
-    print!("{report}");
-    report.save(&args.results)
-}
-
-fn run(args: &Args, pipeline: &str, file: &Path, workers: usize) -> anyhow::Result<Measured> {
-    taktline(&args.taktline, pipeline, file, workers, args.rows, args.runs)
-}
-
-fn path(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("{} is no UTF-8", path.display()))
 }

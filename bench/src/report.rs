@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
-
-use anyhow::Context;
 
 use crate::measure::Measured;
+use crate::page::machine;
 
 /// The lines of one run of the benchmark.
 pub struct Report {
@@ -16,22 +14,10 @@ pub struct Report {
 
 impl Report {
     pub fn new(taktline: &Path, rows: usize, workers: usize) -> anyhow::Result<Self> {
-        let version = Command::new(taktline)
-            .arg("--version")
-            .output()
-            .context("taktline --version")?;
-        let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-        let model = cpu
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"))
-            .unwrap_or("unknown");
-        let cores = std::thread::available_parallelism()?;
         let head = format!(
-            "{}; {} cores of{}\n{rows} rows: 50 machines × 4 signals × 100 Hz; {workers} workers. The middle of several runs, each in a \
+            "{}\n{rows} rows: 50 machines × 4 signals × 100 Hz; {workers} workers. The middle of several runs, each in a \
              process of its own; taktline's time includes its start, a peer's does not.\nCommand: `make bench`\n",
-            String::from_utf8_lossy(&version.stdout).trim(),
-            cores,
-            model.trim_start_matches(['\t', ':']),
+            machine(taktline)?,
         );
         Ok(Report {
             head,

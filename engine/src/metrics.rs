@@ -32,8 +32,13 @@ pub struct Metrics {
     pub checkpoint_bytes: IntCounter,
     /// Time from the last report of a checkpoint until it was real.
     pub checkpoint_seconds: Counter,
-    /// What the journals of sources count.
+    /// What the journals of sources count, and where it is shown.
     journals: Arc<Mutex<BTreeMap<String, Watch>>>,
+    journal_bytes: IntGaugeVec,
+    journal_unread_batches: IntGaugeVec,
+    journal_rows: IntCounterVec,
+    journal_dropped_rows: IntCounterVec,
+    journal_lost_batches: IntCounterVec,
     /// Watchers' batches dropped because the watcher was slow.
     pub tap_dropped: IntCounterVec,
 }
@@ -79,6 +84,38 @@ impl Metrics {
                 "Time from the last part of a checkpoint until it was real.",
             )?,
             journals: Arc::default(),
+            journal_bytes: IntGaugeVec::new(
+                Opts::new("taktline_journal_bytes", "Bytes of a source's journal."),
+                &["node"],
+            )?,
+            journal_unread_batches: IntGaugeVec::new(
+                Opts::new(
+                    "taktline_journal_unread_batches",
+                    "Durable batches that wait to be read.",
+                ),
+                &["node"],
+            )?,
+            journal_rows: IntCounterVec::new(
+                Opts::new(
+                    "taktline_journal_rows_total",
+                    "Messages or rows made durable in the journal.",
+                ),
+                &["node"],
+            )?,
+            journal_dropped_rows: IntCounterVec::new(
+                Opts::new(
+                    "taktline_journal_dropped_rows_total",
+                    "Rows dropped because the journal was full.",
+                ),
+                &["node"],
+            )?,
+            journal_lost_batches: IntCounterVec::new(
+                Opts::new(
+                    "taktline_journal_lost_batches_total",
+                    "Batches lost to damaged files of the journal.",
+                ),
+                &["node"],
+            )?,
             tap_dropped: IntCounterVec::new(
                 Opts::new(
                     "taktline_tap_dropped_batches_total",
@@ -88,7 +125,7 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 16] = [
             Box::new(metrics.rows_in.clone()),
             Box::new(metrics.rows_out.clone()),
             Box::new(metrics.busy_seconds.clone()),
@@ -100,6 +137,11 @@ impl Metrics {
             Box::new(metrics.checkpoints.clone()),
             Box::new(metrics.checkpoint_bytes.clone()),
             Box::new(metrics.checkpoint_seconds.clone()),
+            Box::new(metrics.journal_bytes.clone()),
+            Box::new(metrics.journal_unread_batches.clone()),
+            Box::new(metrics.journal_rows.clone()),
+            Box::new(metrics.journal_dropped_rows.clone()),
+            Box::new(metrics.journal_lost_batches.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
@@ -112,6 +154,22 @@ impl Metrics {
     /// # Errors
     /// A metric can't be written as text.
     pub fn text(&self) -> anyhow::Result<String> {
+        for (node, watch) in &*self.journals.lock().unwrap_or_else(PoisonError::into_inner) {
+            let node = &[node.as_str()];
+            self.journal_bytes.with_label_values(node).set(watch.bytes() as i64);
+            self.journal_unread_batches
+                .with_label_values(node)
+                .set(watch.unread_batches() as i64);
+            let counted = [
+                (&self.journal_rows, watch.rows()),
+                (&self.journal_dropped_rows, watch.dropped_rows()),
+                (&self.journal_lost_batches, watch.lost_batches()),
+            ];
+            for (counter, count) in counted {
+                let counter = counter.with_label_values(node);
+                counter.inc_by(count.saturating_sub(counter.get()));
+            }
+        }
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 }
@@ -128,6 +186,16 @@ pub(crate) struct NodeMetrics {
 }
 
 impl Metrics {
+    /// What the journals have to say since the last call, each with its source.
+    pub(crate) fn journal_sentences(&self) -> Vec<(String, String)> {
+        let journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = journals.iter().flat_map(|(node, watch)| {
+            let sentences = watch.sentences();
+            sentences.into_iter().map(|sentence| (node.clone(), sentence))
+        });
+        said.collect()
+    }
+
     /// What the journal of a source counts.
     pub(crate) fn journal(&self, source: &str) -> Watch {
         let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -193,3 +193,31 @@ fn a_second_run_on_the_same_directory_is_refused() {
     second.stop();
     go(&second, &options(data.path())).unwrap();
 }
+
+#[test]
+fn a_silent_key_is_forgotten_when_the_file_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let text = |rows: &str| {
+        format!(
+            "version: 1\nname: toy\nkeys: {{forget_after: 1s}}\nsources: {{plc: {{kind: list, endless: true, rows: [{rows}]}}}}\n\
+             steps:\n  sums: {{kind: sum, from: plc, last: true}}\nsinks: {{out: {{kind: keep, to: forgotten, from: sums}}}}\n"
+        )
+    };
+    let until_shown = |rows: &str, last: &str| {
+        let run = start(&text(rows), 1);
+        let running = std::thread::spawn({
+            let (run, state) = (Arc::clone(&run), options(data.path()));
+            move || go(&run, &state)
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while toy::kept_in_order("forgotten").last().is_none_or(|row| row != last) {
+            assert!(Instant::now() < deadline, "{:?}", toy::kept("forgotten"));
+            std::thread::yield_now();
+        }
+        run.stop();
+        running.join().unwrap().unwrap();
+    };
+    until_shown("[a, 1, 1.0]", "sums: a 0 -1");
+    until_shown("[a, 1, 1.0], [a, 2, 5.0]", "sums: a 2 5"); // its sum begins anew
+    until_shown("[a, 1, 1.0], [a, 2, 5.0], [a, 3, 1.0]", "sums: a 3 6"); // and is remembered again
+}

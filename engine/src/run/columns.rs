@@ -9,6 +9,7 @@ use arrow::array::{
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::Keys;
 use super::names::Names;
 use crate::table;
 
@@ -136,17 +137,13 @@ impl Columns {
     }
 
     /// The rows as a `samples` batch; `runs` says whose they are. Quality stays with the source's edge.
-    pub fn into_batch(
-        self,
-        runs: &[(u32, Range<usize>)],
-        machines: &Names,
-        signals: &Names,
-    ) -> anyhow::Result<RecordBatch> {
+    pub fn into_batch(self, runs: &[(u32, Range<usize>)], keys: &Keys, signals: &Names) -> anyhow::Result<RecordBatch> {
         let rows = self.ts.len();
         let mut machine = vec![0i32; rows];
-        for (key, range) in runs {
-            machine[range.clone()].fill(*key as i32);
+        for (place, (_, range)) in runs.iter().enumerate() {
+            machine[range.clone()].fill(place as i32);
         }
+        let machines = StringArray::from_iter_values(runs.iter().map(|(key, _)| keys.name(*key)));
         let text = if self.text.is_empty() {
             new_null_array(&arrow::datatypes::DataType::Utf8, rows)
         } else {
@@ -154,7 +151,7 @@ impl Columns {
             text.resize(rows, None);
             Arc::new(StringArray::from_iter(text.iter().map(Option::as_deref)))
         };
-        let machine = DictionaryArray::try_new(Int32Array::from(machine), Arc::new(machines.array().clone()))?;
+        let machine = DictionaryArray::try_new(Int32Array::from(machine), Arc::new(machines))?;
         let signal = DictionaryArray::try_new(Int32Array::from(self.signal), Arc::new(signals.array().clone()))?;
         Ok(RecordBatch::try_new(
             table::samples().schema,

@@ -210,6 +210,7 @@ impl Feed {
         }
         if self.noted.elapsed() >= NOTE_EVERY {
             self.noted = Instant::now();
+            self.run.say_what_journals_say();
             for fed in &mut self.partitions {
                 self.run.set_position(fed.place, fed.reader.partition().position());
             }

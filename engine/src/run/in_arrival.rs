@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use arrow::array::{AsArray, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Int32Type;
 
-use super::names::Names;
+use super::keys::Keys;
 use crate::table::KEY;
 
 /// All keys of one step on one worker.
 pub(crate) struct InArrival {
-    machines: Names,
+    pub keys: Keys,
 }
 
 /// Rows in key order, and which are whose.
@@ -22,17 +22,7 @@ pub(crate) struct Arrived {
 
 impl InArrival {
     pub fn new() -> Self {
-        InArrival { machines: Names::new() }
-    }
-
-    /// The names of the keys, each at its number.
-    pub fn keys(&self) -> &StringArray {
-        self.machines.array()
-    }
-
-    /// Makes room for keys that a checkpoint had; gives their numbers.
-    pub fn restore(&mut self, keys: &[String]) -> Vec<u32> {
-        self.machines.add(keys)
+        InArrival { keys: Keys::default() }
     }
 
     /// Takes an epoch's batches, in order.
@@ -46,7 +36,7 @@ impl InArrival {
             .values()
             .as_string_opt::<i32>()
             .ok_or_else(|| anyhow::anyhow!("`{KEY}` holds no text"))?;
-        let numbers = self.machines.translate(names, machines.keys().values());
+        let numbers = self.keys.translate(names, machines.keys().values());
         let keys: Vec<u32> = machines
             .keys()
             .values()

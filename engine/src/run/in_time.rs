@@ -8,6 +8,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, SavedColumns};
+use super::keys::Keys;
 use super::names::Names;
 use crate::snapshot::{Saved, Snapshot};
 use crate::table::{self, Samples};
@@ -15,9 +16,9 @@ use crate::table::{self, Samples};
 /// All keys of one step on one worker.
 pub(crate) struct InTime {
     lateness_us: i64,
-    machines: Names,
+    pub keys: Keys,
     signals: Names,
-    keys: Vec<KeyTime>,
+    times: Vec<KeyTime>,
 }
 
 /// [`KeyTime`] in a checkpoint.
@@ -82,27 +83,15 @@ impl InTime {
     pub fn new(lateness_us: i64) -> Self {
         InTime {
             lateness_us,
-            machines: Names::new(),
+            keys: Keys::default(),
             signals: Names::new(),
-            keys: Vec::new(),
+            times: Vec::new(),
         }
-    }
-
-    /// The names of the keys, each at its number.
-    pub fn keys(&self) -> &StringArray {
-        self.machines.array()
-    }
-
-    /// Makes room for keys that a checkpoint had; gives their numbers.
-    pub fn restore(&mut self, keys: &[String]) -> Vec<u32> {
-        let numbers = self.machines.add(keys);
-        self.keys.resize_with(self.machines.array().len(), KeyTime::new);
-        numbers
     }
 
     /// The time of a key for a checkpoint. Rows that wait are written each time: the watermark passes them within `lateness`.
     pub fn snapshot(&self, key: u32, into: &mut Snapshot) -> anyhow::Result<()> {
-        let key = &self.keys[key as usize];
+        let key = &self.times[key as usize];
         into.head(&SavedTime {
             newest: key.newest,
             watermark: key.watermark,
@@ -116,7 +105,8 @@ impl InTime {
     pub fn restore_key(&mut self, key: u32, saved: &Saved) -> anyhow::Result<()> {
         let saved: SavedTime = saved.head()?;
         let waiting = Columns::restore(&saved.waiting, &mut self.signals)?;
-        self.keys[key as usize] = KeyTime {
+        self.times.resize_with(self.keys.slots(), KeyTime::new);
+        self.times[key as usize] = KeyTime {
             newest: saved.newest,
             watermark: saved.watermark,
             far_times: saved.far_times,
@@ -149,14 +139,12 @@ impl InTime {
         let mut accepted = 0;
         for batch in batches {
             let samples = Samples::of(batch)?;
-            let key_of = self.machines.translate(samples.machines, samples.machine);
-            while self.keys.len() < self.machines.array().len() {
-                self.keys.push(KeyTime::new());
-            }
+            let key_of = self.keys.translate(samples.machines, samples.machine);
+            self.times.resize_with(self.keys.slots(), KeyTime::new);
             let mut late_rows: Vec<(u32, i64)> = Vec::new();
             for (row, (machine, ts)) in samples.machine.iter().zip(samples.ts).enumerate() {
                 let number = key_of[*machine as usize];
-                let key = &mut self.keys[number as usize];
+                let key = &mut self.times[number as usize];
                 if *ts < key.watermark || (*ts > key.newest && key.is_far_ahead(*ts)) {
                     late_rows.push((row as u32, key.watermark));
                     if key.far_times > 0 {
@@ -200,7 +188,7 @@ impl InTime {
         let mut runs = Vec::with_capacity(judged.touched.len());
         let mut start = 0;
         for number in &judged.touched {
-            let key = &mut self.keys[*number as usize];
+            let key = &mut self.times[*number as usize];
             let end = start + key.cursor;
             key.cursor = start;
             runs.push((*number, start..end));
@@ -219,7 +207,7 @@ impl InTime {
                 if *number == LATE {
                     continue;
                 }
-                let key = &mut self.keys[*number as usize];
+                let key = &mut self.times[*number as usize];
                 let place = key.cursor;
                 key.cursor += 1;
                 arrived.ts[place] = samples.ts[row];
@@ -242,7 +230,7 @@ impl InTime {
         let mut released = Columns::default();
         let mut moves = Vec::with_capacity(runs.len());
         for (number, range) in runs {
-            let key = &mut self.keys[number as usize];
+            let key = &mut self.times[number as usize];
             key.cursor = 0;
             key.heard = true;
             if self.lateness_us == 0 {
@@ -267,10 +255,13 @@ impl InTime {
     pub fn tick(&mut self, now_us: i64, patience_us: i64) -> anyhow::Result<Option<Released>> {
         let mut released = Columns::default();
         let mut moves = Vec::new();
-        for (number, key) in self.keys.iter_mut().enumerate() {
+        for (number, key) in self.times.iter_mut().enumerate() {
             if std::mem::take(&mut key.heard) || key.last_tick.is_none() {
                 key.last_tick = Some(now_us);
                 continue;
+            }
+            if key.newest == i64::MIN {
+                continue; // never heard, or forgotten
             }
             let silent_us = now_us - key.last_tick.unwrap_or(now_us);
             let passed = silent_us.saturating_sub(self.lateness_us).min(patience_us);
@@ -286,20 +277,27 @@ impl InTime {
         self.finish(released, moves, None).map(Some)
     }
 
-    /// The input has ended: hands out all that waits.
-    pub fn end(&mut self) -> anyhow::Result<Released> {
+    /// The input of these keys has ended: hands out all that waits.
+    pub fn end(&mut self, numbers: &[u32]) -> anyhow::Result<Released> {
         let mut released = Columns::default();
         let mut moves = Vec::new();
-        for (number, key) in self.keys.iter_mut().enumerate() {
+        for number in numbers {
+            let key = &mut self.times[*number as usize];
             key.watermark = key.watermark.max(key.newest);
-            moves.push(key.pass(number as u32, &mut released));
+            moves.push(key.pass(*number, &mut released));
         }
         self.finish(released, moves, None)
     }
 
+    /// Forgets a key.
+    pub fn forget(&mut self, number: u32) {
+        self.times[number as usize] = KeyTime::new();
+        self.keys.forget(number);
+    }
+
     /// The newest watermark of all keys, µs.
     pub fn newest_watermark(&self) -> Option<i64> {
-        self.keys
+        self.times
             .iter()
             .map(|key| key.watermark)
             .filter(|watermark| *watermark > i64::MIN)
@@ -309,7 +307,7 @@ impl InTime {
     fn finish(&self, released: Columns, moves: Vec<Move>, late: Option<RecordBatch>) -> anyhow::Result<Released> {
         let runs: Runs = moves.iter().map(|m| (m.key, m.rows.clone())).collect();
         Ok(Released {
-            batch: released.into_batch(&runs, &self.machines, &self.signals)?,
+            batch: released.into_batch(&runs, &self.keys, &self.signals)?,
             moves,
             late,
             wary: Vec::new(),
@@ -393,7 +391,8 @@ mod tests {
             let samples = Samples::of(&released.batch).unwrap();
             for m in &released.moves {
                 for row in m.rows.clone() {
-                    out.push((samples.machines.value(m.key as usize).to_owned(), samples.ts[row]));
+                    let machine = samples.machines.value(samples.machine[row] as usize);
+                    out.push((machine.to_owned(), samples.ts[row]));
                 }
             }
             late.extend(
@@ -417,7 +416,8 @@ mod tests {
             let batch = samples_batch(rows.iter().map(row));
             take(in_time.epoch("step", &[batch]).unwrap());
         }
-        take(in_time.end().unwrap());
+        let keys: Vec<u32> = in_time.keys.in_use().map(|(number, _)| number).collect();
+        take(in_time.end(&keys).unwrap());
         out.sort_by(|a, b| a.0.cmp(&b.0));
         (out, late)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use arrow::array::{Array, RecordBatch, StringArray};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -16,6 +16,7 @@ use timely::progress::frontier::MutableAntichain;
 use super::graph::Frames;
 use super::in_arrival::InArrival;
 use super::in_time::{InTime, Released};
+use super::keys::Keys;
 use super::ledger::{OPERATOR, OnDisk, SLOTS, Shared, TIME};
 use super::{Remark, Run};
 use crate::frame::{Barrier, BarrierKind, Frame, Origin, Packet, Word};
@@ -105,17 +106,49 @@ struct Driver {
     order: Ordering,
     patience_us: i64,
     /// By key number.
-    operators: Vec<Box<dyn Operator>>,
-    /// By key number: what is on disk, and whether it has changed since.
-    on_disk: Vec<[OnDisk; SLOTS]>,
-    changed: Vec<bool>,
+    slots: Vec<Slot>,
+    /// What keys that were forgotten still have on disk.
+    gone: Vec<(String, [OnDisk; SLOTS])>,
+    forget_after_us: Option<i64>,
     ledger: Option<Shared>,
     output: Output,
+}
+
+/// A key in a step.
+#[derive(Default)]
+struct Slot {
+    /// None in a slot that is not in use.
+    operator: Option<Box<dyn Operator>>,
+    on_disk: [OnDisk; SLOTS],
+    /// Since it was last written.
+    changed: bool,
+    /// Since the last tick.
+    heard: bool,
+    /// The tick at or after its newest row.
+    last_tick: Option<i64>,
 }
 
 enum Ordering {
     Time(InTime),
     Arrival(InArrival),
+}
+
+impl Slot {
+    /// The operator, to be given something.
+    fn at_work(&mut self, heard: bool) -> Option<&mut Box<dyn Operator>> {
+        self.changed = true;
+        self.heard |= heard;
+        self.operator.as_mut()
+    }
+}
+
+impl Ordering {
+    fn keys(&mut self) -> &mut Keys {
+        match self {
+            Ordering::Time(in_time) => &mut in_time.keys,
+            Ordering::Arrival(in_arrival) => &mut in_arrival.keys,
+        }
+    }
 }
 
 impl Driver {
@@ -135,9 +168,9 @@ impl Driver {
             ending: None,
             order,
             patience_us: planned.step.patience_us(),
-            operators: Vec::new(),
-            on_disk: Vec::new(),
-            changed: Vec::new(),
+            slots: Vec::new(),
+            gone: Vec::new(),
+            forget_after_us: run.plan().forget_after.map(|after| after.as_micros() as i64),
             ledger,
             output: Output::default(),
             run,
@@ -153,20 +186,17 @@ impl Driver {
         };
         let mut restored: Vec<_> = ledger.borrow_mut().take_restored(&self.name).into_iter().collect();
         restored.sort_by(|a, b| a.0.cmp(&b.0));
-        let keys: Vec<String> = restored.iter().map(|(key, _)| key.clone()).collect();
-        let (numbers, names) = match &mut self.order {
-            Ordering::Time(in_time) => (in_time.restore(&keys), in_time.keys().clone()),
-            Ordering::Arrival(in_arrival) => (in_arrival.restore(&keys), in_arrival.keys().clone()),
-        };
-        self.meet(&names);
-        for (number, (key, slots)) in numbers.into_iter().zip(restored) {
-            for (slot, kept) in slots.iter().enumerate() {
+        for (key, slots) in restored {
+            let number = self.order.keys().number(&key);
+            self.meet();
+            for (slot, kept) in slots.into_iter().enumerate() {
                 let Some(kept) = kept else { continue };
-                self.on_disk[number as usize][slot] = ledger.borrow_mut().adopt(&key, kept);
+                let own = &mut self.slots[number as usize];
+                own.on_disk[slot] = ledger.borrow_mut().adopt(&key, &kept);
                 let saved = Saved::from(kept);
-                let restored = match (slot, &mut self.order) {
-                    (TIME, Ordering::Time(in_time)) => in_time.restore_key(number, &saved),
-                    (OPERATOR, _) => self.operators[number as usize].restore(&saved),
+                let restored = match (slot, &mut self.order, &mut own.operator) {
+                    (TIME, Ordering::Time(in_time), _) => in_time.restore_key(number, &saved),
+                    (OPERATOR, _, Some(operator)) => operator.restore(&saved),
                     _ => Ok(()),
                 };
                 restored.with_context(|| format!("the state of {key}"))?;
@@ -181,15 +211,16 @@ impl Driver {
             return Ok(());
         };
         let mut ledger = ledger.borrow_mut();
+        for (key, mut on_disk) in self.gone.drain(..) {
+            for (slot, on_disk) in on_disk.iter_mut().enumerate() {
+                ledger.write_gone(checkpoint, (&self.name, slot, &key), on_disk)?;
+            }
+        }
         let cleans = ledger.cleans();
-        let keys = match &self.order {
-            Ordering::Time(in_time) => in_time.keys().clone(),
-            Ordering::Arrival(in_arrival) => in_arrival.keys().clone(),
-        };
-        for (number, changed) in self.changed.iter_mut().enumerate() {
-            let changed = std::mem::take(changed);
-            for slot in 0..SLOTS {
-                let on_disk = &mut self.on_disk[number][slot];
+        for (number, own) in self.slots.iter_mut().enumerate() {
+            let Some(operator) = &mut own.operator else { continue };
+            let changed = std::mem::take(&mut own.changed);
+            for (slot, on_disk) in own.on_disk.iter_mut().enumerate() {
                 let whole = ledger.wants_whole(*on_disk);
                 let cleaned = cleans && on_disk.there() && whole;
                 if !changed && !cleaned {
@@ -198,10 +229,11 @@ impl Driver {
                 let mut snapshot = Snapshot::new(whole);
                 match (slot, &self.order) {
                     (TIME, Ordering::Time(in_time)) => in_time.snapshot(number as u32, &mut snapshot)?,
-                    (OPERATOR, _) => self.operators[number].snapshot(&mut snapshot)?,
+                    (OPERATOR, _) => operator.snapshot(&mut snapshot)?,
                     _ => continue,
                 }
-                ledger.write(checkpoint, (&self.name, slot, keys.value(number)), &snapshot, on_disk)?;
+                let key = self.order.keys().name(number as u32);
+                ledger.write(checkpoint, (&self.name, slot, key), &snapshot, on_disk)?;
             }
         }
         Ok(())
@@ -280,11 +312,11 @@ impl Driver {
                 }
                 Ordering::Arrival(in_arrival) => {
                     let arrived = in_arrival.epoch(&batches)?;
-                    let keys = in_arrival.keys().clone();
-                    self.meet(&keys);
+                    self.meet();
                     for (key, range) in arrived.runs {
-                        self.changed[key as usize] = true;
-                        self.operators[key as usize].rows(&Rows::new(&arrived.batch, range), &mut self.output)?;
+                        if let Some(operator) = self.slots[key as usize].at_work(true) {
+                            operator.rows(&Rows::new(&arrived.batch, range), &mut self.output)?;
+                        }
                     }
                 }
             }
@@ -294,21 +326,56 @@ impl Driver {
         {
             self.hand_out(released)?;
         }
+        if let (Some(now_us), Some(after_us)) = (tick, self.forget_after_us) {
+            self.forget(now_us, after_us)?;
+        }
         self.flush(late)
+    }
+
+    /// Ends and forgets the keys that have been silent for so long.
+    fn forget(&mut self, now_us: i64, after_us: i64) -> anyhow::Result<()> {
+        let mut silent = Vec::new();
+        for (number, own) in self.slots.iter_mut().enumerate() {
+            if std::mem::take(&mut own.heard) || own.last_tick.is_none() {
+                own.last_tick = Some(now_us);
+            } else if own.operator.is_some() && own.last_tick.is_some_and(|last| now_us - last > after_us) {
+                silent.push(number as u32);
+            }
+        }
+        if silent.is_empty() {
+            return Ok(());
+        }
+        if let Ordering::Time(in_time) = &mut self.order {
+            let released = in_time.end(&silent)?;
+            self.hand_out(released)?;
+        }
+        for number in silent {
+            let mut own = std::mem::take(&mut self.slots[number as usize]);
+            if let Some(operator) = &mut own.operator {
+                operator.end(&mut self.output)?;
+            }
+            self.gone.push((self.order.keys().name(number).to_owned(), own.on_disk));
+            match &mut self.order {
+                Ordering::Time(in_time) => in_time.forget(number),
+                Ordering::Arrival(in_arrival) => in_arrival.keys.forget(number),
+            }
+        }
+        Ok(())
     }
 
     /// Rows first, then how far time has come.
     fn hand_out(&mut self, released: Released) -> anyhow::Result<()> {
-        let Ordering::Time(in_time) = &self.order else {
-            return Ok(());
-        };
-        let keys = in_time.keys().clone();
-        self.meet(&keys);
-        released.wary.iter().for_each(|key| self.changed[*key as usize] = true);
+        self.meet();
+        released
+            .wary
+            .iter()
+            .for_each(|key| self.slots[*key as usize].changed = true);
         for moved in released.moves {
-            let operator = &mut self.operators[moved.key as usize];
-            self.changed[moved.key as usize] = true;
-            if !moved.rows.is_empty() {
+            let heard = !moved.rows.is_empty();
+            let Some(operator) = self.slots[moved.key as usize].at_work(heard) else {
+                continue;
+            };
+            if heard {
                 operator.rows(&Rows::new(&released.batch, moved.rows), &mut self.output)?;
             }
             operator.advance(moved.watermark, &mut self.output)?;
@@ -316,13 +383,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Makes the operators of keys that were not known.
-    fn meet(&mut self, keys: &StringArray) {
+    /// Makes the operators of keys that are new.
+    fn meet(&mut self) {
         let step = &self.run.plan().steps[self.step].step;
-        for number in self.operators.len()..keys.len() {
-            self.operators.push(step.operator(keys.value(number)));
-            self.on_disk.push(Default::default());
-            self.changed.push(false);
+        let keys = self.order.keys();
+        let met = keys.take_met();
+        self.slots.resize_with(keys.slots(), Slot::default);
+        for number in met {
+            self.slots[number as usize].operator = Some(step.operator(keys.name(number)));
         }
     }
 
@@ -336,16 +404,15 @@ impl Driver {
     }
 
     fn end_all(&mut self) -> anyhow::Result<Emitted> {
-        let keys = match &mut self.order {
-            Ordering::Time(in_time) => {
-                let released = in_time.end()?;
-                let keys = in_time.keys().clone();
-                self.hand_out(released)?;
-                keys
-            }
-            Ordering::Arrival(in_arrival) => in_arrival.keys().clone(),
-        };
-        for (operator, machine) in self.operators.iter_mut().zip(keys.iter().flatten()) {
+        if let Ordering::Time(in_time) = &mut self.order {
+            let all: Vec<u32> = in_time.keys.in_use().map(|(number, _)| number).collect();
+            let released = in_time.end(&all)?;
+            self.hand_out(released)?;
+        }
+        for (number, machine) in self.order.keys().in_use() {
+            let Some(operator) = &mut self.slots[number as usize].operator else {
+                continue;
+            };
             operator.end(&mut self.output)?;
             if let Some(text) = operator.remark() {
                 self.run.remark(Remark {

@@ -236,11 +236,11 @@ impl Ledger {
 /// More epochs than can be on their way.
 const EPOCHS_KEPT: usize = 1024;
 
-impl From<&Kept> for Saved {
-    fn from(kept: &Kept) -> Self {
+impl From<Kept> for Saved {
+    fn from(kept: Kept) -> Self {
         Saved {
-            head: kept.head.clone(),
-            tail: kept.tail.clone(),
+            head: kept.head,
+            tail: kept.tail,
         }
     }
 }

@@ -26,6 +26,7 @@ mod graph;
 mod in_arrival;
 mod in_time;
 mod keyed;
+mod keys;
 mod ledger;
 mod names;
 mod outlet;
@@ -205,6 +206,12 @@ impl Run {
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the run has ended, or keeps no state")))
     }
 
+    pub(crate) fn say_what_journals_say(&self) {
+        for (source, sentence) in self.metrics.journal_sentences() {
+            tracing::warn!("source {source}: {sentence}");
+        }
+    }
+
     pub(crate) fn wants_checkpoint(&self) -> bool {
         !self
             .savepoints
@@ -286,6 +293,7 @@ impl Run {
             resume,
         };
         let joined = self.work(common, fabric);
+        self.say_what_journals_say();
         clerk.close();
         if desk.join().is_err() {
             self.fail(anyhow::anyhow!("the thread of the checkpoints panicked"));

@@ -1,4 +1,4 @@
-//! Names as small numbers: machines and signals of one step on one worker.
+//! Signals of one step on one worker as small numbers.
 
 use std::collections::HashMap;
 

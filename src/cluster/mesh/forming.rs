@@ -47,7 +47,6 @@ enum Seat {
 pub async fn form(settings: &MeshSettings) -> anyhow::Result<Formed> {
     let (own, processes) = (settings.process, settings.addresses.len());
     let deadline = Instant::now() + settings.patience.forming;
-    // Dropped with this function: the listener closes when all are there, so nothing can come in later.
     let mut tasks = JoinSet::new();
     let (events, mut reported) = mpsc::channel(16);
     let party = Arc::new(Party {
@@ -76,7 +75,16 @@ pub async fn form(settings: &MeshSettings) -> anyhow::Result<Formed> {
 
     let mut seats: Vec<Seat> = (0..processes).map(|_| Seat::Empty(None)).collect();
     let mut facts = None;
-    while !all_taken(&seats, own) {
+    loop {
+        if all_taken(&seats, own) {
+            let gone = vacate(&mut seats);
+            if gone.is_empty() {
+                break;
+            }
+            for process in gone.into_iter().filter(|process| *process < own) {
+                tasks.spawn(Arc::clone(&party).dial(process, settings.addresses[process].clone()));
+            }
+        }
         let Ok(event) = timeout_at(deadline, reported.recv()).await else {
             return Err(missing(settings, &seats));
         };
@@ -125,6 +133,8 @@ pub async fn form(settings: &MeshSettings) -> anyhow::Result<Formed> {
             }
         }
     }
+    // The listener closes here: nothing can come in later.
+    tasks.shutdown().await;
     let links = seats.into_iter().map(|seat| match seat {
         Seat::Taken(link) => Some(link),
         Seat::Empty(_) | Seat::Welcoming => None,
@@ -138,6 +148,18 @@ pub async fn form(settings: &MeshSettings) -> anyhow::Result<Formed> {
 fn all_taken(seats: &[Seat], own: usize) -> bool {
     let mut others = seats.iter().enumerate().filter(|(process, _)| *process != own);
     others.all(|(_, seat)| matches!(seat, Seat::Taken(_)))
+}
+
+/// One that died while others were waited for is waited for again, as it is started again.
+fn vacate(seats: &mut [Seat]) -> Vec<usize> {
+    let mut gone = Vec::new();
+    for (process, seat) in seats.iter_mut().enumerate() {
+        if matches!(seat, Seat::Taken(link) if link::is_closed(link)) {
+            *seat = Seat::Empty(Some("it came and went".to_owned()));
+            gone.push(process);
+        }
+    }
+    gone
 }
 
 fn missing(settings: &MeshSettings, seats: &[Seat]) -> anyhow::Error {

@@ -8,6 +8,9 @@ use std::thread::JoinHandle;
 /// A log of this size becomes the old one, of which there is one.
 pub const LOG_BYTES: u64 = 16 << 20;
 
+/// A line that is longer may be cut in two.
+const LINE_BYTES: u64 = 64 << 10;
+
 /// The log of one process.
 #[must_use]
 pub fn log_file(folder: &Path, process: usize) -> PathBuf {
@@ -70,7 +73,11 @@ impl Log {
         if self.bytes + (text.len() as u64) <= self.most {
             return self.append(text);
         }
-        let cut = text.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let cut = match text.iter().position(|byte| *byte == b'\n') {
+            Some(at) => at + 1,
+            None if self.bytes < self.most + LINE_BYTES => return self.append(text),
+            None => 0,
+        };
         self.append(&text[..cut])?;
         std::fs::rename(&self.path, old(&self.path))?;
         *self = Self::open(self.path.clone(), self.most)?;

@@ -233,6 +233,7 @@ fn a_second_supervisor_is_refused_and_the_first_says_what_runs() {
     wait_for("both", || {
         (0..2).all(|process| log(dir.path(), process).contains("ready 0"))
     });
+    wait_for("the record", || !record::read_all(dir.path()).unwrap().is_empty());
     let error = supervisor(dir.path(), 3, "exit 0")
         .run(&AtomicBool::new(false))
         .unwrap_err()

@@ -1,0 +1,124 @@
+//! Kills Taktline again and again, and holds what is in history against a run that nobody disturbed.
+//!
+//! - [`input`]: files and a pipeline made from a seed; every record carries producer, sequence and checksum.
+//! - [`program`]: a run of one process or of a cluster, to be killed. [`dice`]: chance that replays.
+//! - [`history`]: the tables of a data directory. [`verdict`]: lost, twice, different.
+//! - [`killing`]: kills at random times. [`points`]: kills at every write, fsync, link, commit and acknowledgement.
+//! - [`broker`], [`messages`]: the same behind a real Mosquitto, whose messages can't be read twice.
+
+mod broker;
+mod dice;
+mod history;
+mod input;
+mod killing;
+mod messages;
+mod points;
+mod program;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::program::Program;
+use crate::verdict::Verdict;
+
+/// Kills Taktline at random times, or at its fault points, and compares history with an undisturbed run, row for row.
+#[derive(Parser, Debug)]
+struct Args {
+    /// The `taktline` to kill.
+    #[arg(long)]
+    taktline: PathBuf,
+    /// The same seed makes the same input and the same choices. Default: the time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How often it is killed.
+    #[arg(long, default_value_t = 100)]
+    kills: u64,
+    /// With more than one, through `taktline cluster`: one process is killed, or all, or their supervisor.
+    #[arg(long, default_value_t = 1)]
+    processes: usize,
+    /// Instead of at random times it is killed at its fault points, each in turn.
+    #[arg(long)]
+    failpoints: bool,
+    /// With --failpoints: only these points.
+    #[arg(long = "fault", value_name = "NAME")]
+    faults: Vec<String>,
+    /// Read messages of a real Mosquitto through the journal, not files.
+    #[arg(long)]
+    mqtt: bool,
+    /// How long the input takes to read, in seconds.
+    #[arg(long, default_value_t = 20)]
+    secs: u64,
+    /// Where data directories and logs are; what a failed run left stays there.
+    #[arg(long, default_value = "/tmp/taktline-torture")]
+    work: PathBuf,
+    /// What CI has time for: a few kills of each sort.
+    #[arg(long)]
+    short: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut args = Args::parse();
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |d| d.as_millis() as u64)
+    };
+    let seed = *args.seed.get_or_insert_with(now);
+    args.taktline = args
+        .taktline
+        .canonicalize()
+        .with_context(|| format!("--taktline {}", args.taktline.display()))?;
+    let work = args.work.join(seed.to_string());
+    if work.exists() {
+        std::fs::remove_dir_all(&work).with_context(|| format!("clearing {}", work.display()))?;
+    }
+    std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
+    println!("seed {seed}, in {}", work.display());
+    let verdict = torture(&args, seed, &work)?;
+    println!("{verdict}");
+    if verdict.good() {
+        std::fs::remove_dir_all(&work).with_context(|| format!("clearing {}", work.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("seed {seed}: see {}", work.display());
+    Ok(ExitCode::FAILURE)
+}
+
+fn torture(args: &Args, seed: u64, work: &Path) -> anyhow::Result<Verdict> {
+    if args.mqtt {
+        let faults = args.failpoints.then(|| points::of_messages(&args.faults));
+        return messages::torture(&args.taktline, seed, args.kills, faults.as_deref(), work);
+    }
+    if !args.short {
+        return files(args, seed, args.kills, args.secs, args.failpoints, work);
+    }
+    let mut verdict = files(args, seed, 15, 4, false, &folder(work, "random")?)?;
+    verdict.add(files(args, seed, 0, 4, true, &folder(work, "points")?)?);
+    Ok(verdict)
+}
+
+fn files(args: &Args, seed: u64, kills: u64, secs: u64, at_points: bool, work: &Path) -> anyhow::Result<Verdict> {
+    let pipeline = input::write(work, seed, secs)?;
+    let program = Program {
+        taktline: args.taktline.clone(),
+        pipeline,
+        processes: args.processes,
+    };
+    let mut bench = killing::Bench::new(program, seed, work)?;
+    if at_points {
+        let faults = points::of_files(&args.faults);
+        return points::kill(&mut bench, &faults, kills);
+    }
+    killing::kill(&mut bench, kills)
+}
+
+fn folder(work: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = work.join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}

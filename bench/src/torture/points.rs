@@ -1,0 +1,147 @@
+//! Kills at the fault points: at every write, fsync, link, commit and acknowledgement, on the way in, in the work, in recovery.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use crate::killing::Bench;
+use crate::program::Start;
+use crate::verdict::Verdict;
+
+/// Those that a run over files passes.
+const OF_FILES: &[&str] = &[
+    "claim.write",
+    "claim.sync",
+    "claim.link",
+    "claim.folder",
+    "base.write",
+    "base.sync",
+    "base.link",
+    "base.folder",
+    "state.write",
+    "state.sync",
+    "manifest.write",
+    "manifest.sync",
+    "manifest.link",
+    "manifest.folder",
+    "history.write",
+    "history.sync",
+    "history.rename",
+    "history.folder",
+    "history.commit",
+    "history.committed",
+    "log.write",
+    "log.sync",
+    "log.link",
+    "log.folder",
+    "collect.remove",
+];
+
+/// Those that only a source passes which can't be read twice.
+const OF_MESSAGES: &[&str] = &[
+    "journal.write",
+    "journal.sync",
+    "journal.rotate",
+    "journal.acknowledge",
+    "journal.release",
+    "journal.repair",
+    "mqtt.acknowledge",
+];
+
+/// All, or those that were asked for.
+pub fn of_files(asked: &[String]) -> Vec<String> {
+    chosen(OF_FILES, asked)
+}
+
+/// Those of the journal, or those that were asked for.
+pub fn of_messages(asked: &[String]) -> Vec<String> {
+    chosen(OF_MESSAGES, asked)
+}
+
+fn chosen(all: &[&str], asked: &[String]) -> Vec<String> {
+    if asked.is_empty() {
+        all.iter().map(|point| (*point).to_owned()).collect()
+    } else {
+        asked.to_vec()
+    }
+}
+
+/// After `passed` times, the point does `what`.
+pub fn setting(point: &str, passed: u64, what: &str) -> String {
+    match passed {
+        0 => format!("{point}=return({what})"),
+        passed => format!("{point}={passed}*off->return({what})"),
+    }
+}
+
+/// How long a point has to be reached.
+const REACHED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Passes over all points until there were so many kills; at least one pass of kills and one of I/O errors.
+///
+/// # Errors
+/// A process can't be started or read.
+pub fn kill(bench: &mut Bench, points: &[String], kills: u64) -> anyhow::Result<Verdict> {
+    let mut reached: BTreeMap<String, u64> = points.iter().map(|point| (point.clone(), 0)).collect();
+    let mut survived = BTreeSet::new();
+    let mut passes = 0;
+    while (passes < 2 || bench.verdict.kills < kills) && bench.verdict.good() {
+        // An error must end the run too, or be mended; never cost a row.
+        let what = if passes % 2 == 0 { "kill" } else { "broken" };
+        let mut order = points.to_vec();
+        bench.dice.shuffle(&mut order);
+        let mut data = bench.fresh();
+        for point in &order {
+            // First with a random number of times passed; then at once, for what is passed seldom.
+            let most = 1 << bench.dice.pick(1..6);
+            let passed = bench.dice.pick(0..most);
+            for passed in BTreeSet::from([passed, 0]).into_iter().rev() {
+                let fault = Some(setting(point, passed, what));
+                let how = Start { fault, ..bench.how() };
+                let mut running = bench.program.start(&data, &how)?;
+                let end = running.ends_within(REACHED_WITHIN)?;
+                let Some(status) = end else {
+                    running.kill()?;
+                    bench.verdict.kills += 1;
+                    continue;
+                };
+                if status.success() {
+                    bench.finish(&data)?;
+                    data = bench.fresh();
+                    continue;
+                }
+                let told = status.signal() == Some(9) || (what != "kill" && status.code() == Some(1));
+                if !told {
+                    bench.ended_badly(&data, &format!("a run with a fault at {point}"), Some(status), &running);
+                } else if what != "kill" && !running.last_words().contains(&format!("fault at {point}")) {
+                    survived.insert(format!("{point} (the message does not name it)"));
+                }
+                bench.verdict.kills += 1;
+                *reached.entry(point.clone()).or_default() += 1;
+                break;
+            }
+            if !bench.verdict.good() {
+                break;
+            }
+        }
+        bench.finish(&data)?;
+        passes += 1;
+    }
+    let never: Vec<&str> = reached
+        .iter()
+        .filter(|(_, times)| **times == 0)
+        .map(|(point, _)| point.as_str())
+        .collect();
+    let mut verdict = std::mem::take(&mut bench.verdict);
+    verdict
+        .notes
+        .push(format!("{} fault points, {passes} passes", points.len()));
+    if !never.is_empty() {
+        verdict.notes.push(format!("never reached: {}", never.join(", ")));
+    }
+    if !survived.is_empty() {
+        let survived: Vec<String> = survived.into_iter().collect();
+        verdict.notes.push(format!("ended otherwise: {}", survived.join(", ")));
+    }
+    Ok(verdict)
+}
