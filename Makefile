@@ -5,7 +5,7 @@ PAGE := dashboard/dist/index.html
 PAGE_SOURCES := $(wildcard dashboard/*.json dashboard/*.html dashboard/*.ts dashboard/public/* dashboard/src/* dashboard/src/*/*)
 TAKTLINE := $(CARGO_TARGET_DIR)/debug/taktline
 
-.PHONY: demo test tools lint unit page-test browser dashboard bench clean
+.PHONY: demo test tools lint unit page-test browser dashboard bench torture clean
 
 # Builds, runs the demo pipeline, prints the page's address. The dev profile: dependencies are optimised, the build is short.
 demo: tools $(PAGE)
@@ -35,6 +35,8 @@ lint: $(PAGE)
 
 unit: $(PAGE)
 	cargo test --locked --workspace
+	cargo build --locked --workspace --bins
+	$(CARGO_TARGET_DIR)/debug/torture --taktline $(TAKTLINE) --short
 
 dashboard: $(PAGE)
 
@@ -57,6 +59,18 @@ browser: $(PAGE)
 bench:
 	cargo build --locked --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/bench --taktline $(CARGO_TARGET_DIR)/release/taktline
+
+# By hand, for an hour: kills at random times and at every fault point, and what is in history after them (docs/FAULTS.md).
+# `make torture SEED=N` repeats one that failed.
+RELEASE := $(CARGO_TARGET_DIR)/release
+TORTURE := $(RELEASE)/torture --taktline $(RELEASE)/taktline $(if $(SEED),--seed $(SEED))
+torture: $(PAGE)
+	cargo build --locked --release --workspace --bins
+	$(TORTURE) --kills 1000
+	$(TORTURE) --kills 200 --processes 3
+	$(TORTURE) --kills 300 --failpoints
+	$(TORTURE) --kills 200 --mqtt
+	$(TORTURE) --kills 100 --mqtt --failpoints
 
 clean:
 	cargo clean

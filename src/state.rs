@@ -111,6 +111,7 @@ impl StateArgs {
             Some(resume) => resume,
             None => Resume::follow(run, &options, &mesh.facts, process, processes)?,
         };
+        end_when_failed(run)?;
         let mut mesh = mesh;
         Ok(Started {
             resume: Some(resume),
@@ -123,6 +124,25 @@ impl StateArgs {
         })
     }
 }
+
+/// Ends this process when its part of the run fails: its peers then notice, and all start again from the checkpoint. In good order it could wait for
+/// them for ever.
+fn end_when_failed(run: &Arc<Run>) -> anyhow::Result<()> {
+    let run = Arc::downgrade(run);
+    std::thread::Builder::new().name("failure".into()).spawn(move || {
+        while let Some(run) = run.upgrade() {
+            if run.failed() {
+                alive::end(&run.failure().unwrap_or_else(|| "the run failed".into()));
+            }
+            drop(run);
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    })?;
+    Ok(())
+}
+
+/// How often it is looked whether the run has failed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The same in all processes that run the same graph.
 fn cluster_name(run: &Run) -> String {

@@ -140,10 +140,10 @@ fn any_number_of_workers_gives_the_same_history() {
 
 #[test]
 fn stopped_at_each_checkpoint_and_resumed_with_other_workers_gives_the_same_history() {
-    for (pipeline, file) in [
-        ("cobot", "cobot/ur3_cobotops.csv"),
-        ("dryer", "batches/dryer.csv"),
-        ("nylon", "batches/nylon.csv"),
+    for (pipeline, file, pace) in [
+        ("cobot", "cobot/ur3_cobotops.csv", "sources.robot.replay=x13000"),
+        ("dryer", "batches/dryer.csv", "sources.batches.replay=x4600"),
+        ("nylon", "batches/nylon.csv", "sources.batches.replay=x3300"),
     ] {
         if data(file).is_none() {
             return;
@@ -152,7 +152,7 @@ fn stopped_at_each_checkpoint_and_resumed_with_other_workers_gives_the_same_hist
         let dir = tempfile::tempdir().unwrap();
         let mut stops = 0;
         for workers in ["1", "3", "2", "4"].into_iter().cycle() {
-            if stopped_at_a_checkpoint(pipeline, workers, dir.path()) {
+            if stopped_at_a_checkpoint(pipeline, pace, workers, dir.path()) {
                 break;
             }
             stops += 1;
@@ -163,29 +163,41 @@ fn stopped_at_each_checkpoint_and_resumed_with_other_workers_gives_the_same_hist
     }
 }
 
-/// Runs until there is one more checkpoint, or the end: then true.
-fn stopped_at_a_checkpoint(pipeline: &str, workers: &str, data: &Path) -> bool {
-    let newest = || {
-        let files = std::fs::read_dir(data.join("_taktline/checkpoints"))
-            .into_iter()
-            .flatten();
-        files.map(|file| file.unwrap().file_name()).max()
-    };
-    let before = newest();
+/// Runs until a checkpoint has read more than the last one, or to the end: then true.
+fn stopped_at_a_checkpoint(pipeline: &str, pace: &str, workers: &str, data: &Path) -> bool {
+    let before = newest(data).map_or(0, |(batches, _)| batches);
     let mut child = support::taktline()
         .args(["run", &format!("config/pipelines/{pipeline}.yaml"), "--until-end"])
-        .args(["--workers", workers, "--set", "checkpoint.every=20ms"])
+        .args(["--workers", workers, "--set", pace, "--set", "checkpoint.every=20ms"])
         .args(["--data", data.to_str().unwrap()])
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    while newest() == before && child.try_wait().unwrap().is_none() {
+    while newest(data).is_none_or(|(batches, _)| batches == before) && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
     let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status(); // it may have ended
     assert!(child.wait().unwrap().success());
-    let manifest = data.join("_taktline/checkpoints").join(newest().unwrap());
-    std::fs::read_to_string(manifest).unwrap().contains("\"ended\":true")
+    newest(data).unwrap().1
+}
+
+/// Of the newest checkpoint: how many batches were read, and whether the input had ended.
+fn newest(data: &Path) -> Option<(u64, bool)> {
+    let files = std::fs::read_dir(data.join("_taktline/checkpoints"))
+        .into_iter()
+        .flatten();
+    let newest = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .max()?;
+    let text = std::fs::read_to_string(newest).ok()?; // it may have been collected
+    let manifest: serde_json::Value = serde_json::from_str(text.split_once('\n')?.1).ok()?;
+    let partitions = manifest["sources"]
+        .as_object()?
+        .values()
+        .flat_map(|source| source.as_object().into_iter().flatten());
+    let batches = partitions.map(|(_, offset)| offset["sequence"].as_u64().unwrap()).sum();
+    Some((batches, manifest["ended"] == true))
 }
 
 #[test]

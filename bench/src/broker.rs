@@ -32,7 +32,11 @@ impl Broker {
         )?;
         // Debian's place for it is not on everybody's PATH.
         let debian = Path::new("/usr/sbin/mosquitto");
-        let program = if debian.exists() { debian } else { Path::new("mosquitto") };
+        let program = if debian.exists() {
+            debian
+        } else {
+            Path::new("mosquitto")
+        };
         let child = Command::new(program)
             .arg("-c")
             .arg(&config)
@@ -43,7 +47,10 @@ impl Broker {
         let broker = Broker { port, child };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(begun.elapsed() < Duration::from_secs(10), "mosquitto does not listen on {port}");
+            ensure!(
+                begun.elapsed() < Duration::from_secs(10),
+                "mosquitto does not listen on {port}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(broker)

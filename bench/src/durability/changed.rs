@@ -1,7 +1,10 @@
 //! What a checkpoint writes when few of many machines were active.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
 
 use super::{DurabilityArgs, options};
 use crate::broker::Broker;
@@ -17,6 +20,7 @@ const MOMENTS: usize = 20;
 const ROW_BYTES: usize = 16;
 const LIMIT: Duration = Duration::from_secs(300);
 const BYTES: &str = "taktline_checkpoint_bytes_total";
+const CHECKPOINTS: &str = "taktline_checkpoints_total";
 const ROWS_IN: &str = "taktline_rows_in_total";
 
 struct Round {
@@ -24,11 +28,16 @@ struct Round {
     millis: f64,
 }
 
-/// One pipeline as it says nothing of `max`, one whose open cycles time out: passing time then concerns silent machines too.
+/// One whose cycles may stay open for ever, and one whose cycles time out: passing time then concerns silent machines too.
 const PIPELINES: [(&str, &[&str]); 2] = [
     ("no `max`", &[]),
-    ("`max: 1h`", &["--set", "steps.strokes.max=1h"]),
+    (
+        "`max: 1h, lateness: 2s`",
+        &["--set", "steps.strokes.max=1h", "--set", "steps.strokes.lateness=2s"],
+    ),
 ];
+/// Longer than the lateness: nothing waits for its turn when the checkpoint is taken.
+const QUIET: Duration = Duration::from_millis(3500);
 
 /// All machines are known; then in each round a share of them sends, and a checkpoint is taken by hand.
 pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
@@ -112,12 +121,7 @@ struct Feeding {
 }
 
 impl Feeding {
-    fn start(
-        args: &DurabilityArgs,
-        broker: &Broker,
-        work: &std::path::Path,
-        more: &[&str],
-    ) -> anyhow::Result<Self> {
+    fn start(args: &DurabilityArgs, broker: &Broker, work: &Path, more: &[&str]) -> anyhow::Result<Self> {
         let url = format!("sources.plc.url={}", broker.url());
         let mut settings = vec!["--set", "checkpoint.every=1d", "--set", &url];
         settings.extend_from_slice(more);
@@ -127,12 +131,10 @@ impl Feeding {
             &work.join("data"),
             &options(args.workers, &settings),
         )?;
-        let mut publisher = Publisher::connect(broker)?;
+        let mut publisher = Publisher::connect(broker);
         // Nobody is told when the subscription is there; so a machine calls until it is heard.
-        let mut moment = 0;
         while run.metrics()?.is_none_or(|metrics| rows_in(&metrics) == 0.0) {
-            publisher.send([message(0, moment)])?;
-            moment += 1;
+            publisher.send([message(0, 0)])?;
             std::thread::sleep(Duration::from_millis(200));
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -140,7 +142,7 @@ impl Feeding {
         Ok(Feeding {
             run,
             publisher,
-            moment,
+            moment: 0,
             rows,
             savepoints: 0,
         })
@@ -155,16 +157,18 @@ impl Feeding {
         self.rows += (active * MOMENTS * SIGNALS.len()) as f64;
         let rows = self.rows;
         self.run.until(LIMIT, |metrics| rows_in(metrics) >= rows)?;
-        // Passing time is stamped every 250 ms; it is part of what a checkpoint sees.
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(QUIET);
         Ok(())
     }
 
     fn checkpoint(&mut self) -> anyhow::Result<Round> {
-        let before = self.run.metrics()?.map_or(0.0, |metrics| metrics.of(BYTES, ""));
+        let metrics = self.run.metrics()?.context("the run doesn't answer")?;
+        let (before, number) = (metrics.of(BYTES, ""), metrics.of(CHECKPOINTS, ""));
         self.savepoints += 1;
         let took = self.run.savepoint(&format!("round-{}", self.savepoints))?;
-        let after = self.run.metrics()?.map_or(0.0, |metrics| metrics.of(BYTES, ""));
+        // The answer comes a moment before it is counted.
+        let (_, metrics) = self.run.until(LIMIT, |metrics| metrics.of(CHECKPOINTS, "") > number)?;
+        let after = metrics.of(BYTES, "");
         Ok(Round {
             bytes: after - before,
             millis: took.as_secs_f64() * 1e3,
@@ -176,10 +180,10 @@ fn rows_in(metrics: &Metrics) -> f64 {
     metrics.of(ROWS_IN, "strokes")
 }
 
-/// All signals of a machine at a moment; its pressure rises once, at the second one.
+/// All signals of a machine now; its pressure rises once.
 fn message(machine: usize, moment: usize) -> Message {
-    // 10 ms from moment to moment.
-    let ts = 1_767_225_600_000 + 10 * moment as i64;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ts = since.as_millis();
     let noise = (machine * 31 + moment * 17) % 1000;
     let pressure = if moment == 0 { 0.0 } else { 50.0 + noise as f64 / 1000.0 };
     let others: Vec<String> = SIGNALS[1..]
@@ -189,6 +193,9 @@ fn message(machine: usize, moment: usize) -> Message {
         .collect();
     Message {
         topic: format!("plant/machine-{machine:05}"),
-        payload: format!("{{\"ts\":{ts},\"v\":{{\"pressure\":{pressure:.3},{}}}}}", others.join(",")),
+        payload: format!(
+            "{{\"ts\":{ts},\"v\":{{\"pressure\":{pressure:.3},{}}}}}",
+            others.join(",")
+        ),
     }
 }

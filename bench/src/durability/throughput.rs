@@ -98,7 +98,11 @@ fn newest_checkpoint(data: &Path) -> anyhow::Result<u64> {
     let mut newest = 0;
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
         let name = entry?.file_name();
-        let number = name.to_string_lossy().split('-').next().and_then(|text| text.parse().ok());
+        let number = name
+            .to_string_lossy()
+            .split('-')
+            .next()
+            .and_then(|text| text.parse().ok());
         newest = newest.max(number.unwrap_or(0));
     }
     Ok(newest)

@@ -1,5 +1,6 @@
 //! Kills at random times: during the start, the recovery, the work and the end.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,10 +93,16 @@ impl Bench {
         self.work.join(format!("killed-{}", self.folders))
     }
 
-    /// Another number of workers each time.
+    /// Another number of workers each time, and of processes.
     pub fn how(&mut self) -> Start {
+        let fewer = self.program.processes > 1 && self.dice.once_in(4);
         Start {
             workers: self.dice.pick(1..5),
+            processes: if fewer {
+                self.dice.pick(1..self.program.processes as u64) as usize
+            } else {
+                0
+            },
             ..Start::default()
         }
     }
@@ -178,10 +185,17 @@ fn single(bench: &mut Bench, data: &Path, kills: u64) -> anyhow::Result<()> {
         let mut running = bench.program.start(data, &how)?;
         let span = match bench.dice.pick(0..10) {
             0 | 1 => bench.dice.millis(0..60), // the start and the recovery
-            2 => bench.dice.millis(600..2_500),
-            _ => bench.dice.millis(0..600),
+            2..7 => bench.dice.millis(0..600),
+            _ => bench.dice.millis(400..2_500),
         };
         match running.ends_within(span)? {
+            // A stop in good order now and then: what is open must stay open over it.
+            None if bench.dice.once_in(12) => {
+                if !stop(bench, data, &mut running)? {
+                    return Ok(());
+                }
+                continue;
+            }
             None => running.kill()?,
             Some(status) if status.success() => return Ok(()),
             status => {
@@ -213,14 +227,15 @@ fn cluster(bench: &mut Bench, data: &Path, kills: u64) -> anyhow::Result<()> {
                 return Ok(());
             }
         }
-        if bench.dice.once_in(6) {
+        let mut pids = running.pids()?;
+        // None: it has only begun, or is a process alone.
+        if pids.is_empty() || bench.dice.once_in(6) {
             running.kill()?;
             bench.verdict.kills += 1;
             let how = bench.how();
             running = bench.program.start(data, &how)?;
             continue;
         }
-        let mut pids = running.pids()?;
         bench.dice.shuffle(&mut pids);
         let victims = if bench.dice.once_in(5) { pids.len() } else { 1 };
         for pid in pids.iter().take(victims) {
@@ -230,12 +245,18 @@ fn cluster(bench: &mut Bench, data: &Path, kills: u64) -> anyhow::Result<()> {
         }
     }
     // Its processes must not be there when the next one is started.
+    stop(bench, data, &mut running).map(|_| ())
+}
+
+/// Stops in good order; false when it won't.
+fn stop(bench: &mut Bench, data: &Path, running: &mut Running) -> anyhow::Result<bool> {
     running.terminate()?;
     match running.ends_within(PATIENCE)? {
-        Some(_) => Ok(()),
-        None => {
-            bench.ended_badly(data, "a cluster that was told to stop", None, &running);
-            Ok(())
+        // Told before it listened to signals, it ends as every program does.
+        Some(status) if status.success() || status.signal() == Some(15) => Ok(true),
+        status => {
+            bench.ended_badly(data, "a run that was told to stop", status, running);
+            Ok(false)
         }
     }
 }

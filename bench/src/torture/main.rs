@@ -56,7 +56,7 @@ struct Args {
     /// Where data directories and logs are; what a failed run left stays there.
     #[arg(long, default_value = "/tmp/taktline-torture")]
     work: PathBuf,
-    /// What CI has time for: a few kills of each sort.
+    /// What CI has time for: a few random kills of one process, of a cluster, and behind a broker.
     #[arg(long)]
     short: bool,
 }
@@ -90,31 +90,60 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn torture(args: &Args, seed: u64, work: &Path) -> anyhow::Result<Verdict> {
+    if args.short {
+        let mut verdict = files(args, seed, &Amount::short(15, 1), &folder(work, "files")?)?;
+        verdict.add(files(args, seed, &Amount::short(4, 3), &folder(work, "cluster")?)?);
+        verdict.add(messages::torture(
+            &args.taktline,
+            seed,
+            5,
+            None,
+            &folder(work, "messages")?,
+        )?);
+        return Ok(verdict);
+    }
     if args.mqtt {
         let faults = args.failpoints.then(|| points::of_messages(&args.faults));
         return messages::torture(&args.taktline, seed, args.kills, faults.as_deref(), work);
     }
-    if !args.short {
-        return files(args, seed, args.kills, args.secs, args.failpoints, work);
-    }
-    let mut verdict = files(args, seed, 15, 4, false, &folder(work, "random")?)?;
-    verdict.add(files(args, seed, 0, 4, true, &folder(work, "points")?)?);
-    Ok(verdict)
+    let amount = Amount {
+        kills: args.kills,
+        processes: args.processes,
+        secs: args.secs,
+    };
+    files(args, seed, &amount, work)
 }
 
-fn files(args: &Args, seed: u64, kills: u64, secs: u64, at_points: bool, work: &Path) -> anyhow::Result<Verdict> {
-    let pipeline = input::write(work, seed, secs)?;
+/// How much of it.
+struct Amount {
+    kills: u64,
+    processes: usize,
+    /// Of the input.
+    secs: u64,
+}
+
+impl Amount {
+    fn short(kills: u64, processes: usize) -> Self {
+        Amount {
+            kills,
+            processes,
+            secs: 4,
+        }
+    }
+}
+
+fn files(args: &Args, seed: u64, amount: &Amount, work: &Path) -> anyhow::Result<Verdict> {
     let program = Program {
         taktline: args.taktline.clone(),
-        pipeline,
-        processes: args.processes,
+        pipeline: input::write(work, seed, amount.secs)?,
+        processes: amount.processes,
     };
     let mut bench = killing::Bench::new(program, seed, work)?;
-    if at_points {
+    if args.failpoints {
         let faults = points::of_files(&args.faults);
-        return points::kill(&mut bench, &faults, kills);
+        return points::kill(&mut bench, &faults, amount.kills);
     }
-    killing::kill(&mut bench, kills)
+    killing::kill(&mut bench, amount.kills)
 }
 
 fn folder(work: &Path, name: &str) -> anyhow::Result<PathBuf> {

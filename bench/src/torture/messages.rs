@@ -55,6 +55,7 @@ pub fn torture(
         workers: dice.pick(1..5),
         fault,
         for_ever: true,
+        ..Start::default()
     };
     let mut running = program.start(&data, &how(&mut dice, None))?;
     subscribed(&broker, taktline, &data, &mut running)?;

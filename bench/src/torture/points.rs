@@ -77,17 +77,17 @@ pub fn setting(point: &str, passed: u64, what: &str) -> String {
 /// How long a point has to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Passes over all points until there were so many kills; at least one pass of kills and one of I/O errors.
+/// Passes over all points until there were so many kills; at least one pass of kills, of I/O errors and of a full disk.
 ///
 /// # Errors
 /// A process can't be started or read.
 pub fn kill(bench: &mut Bench, points: &[String], kills: u64) -> anyhow::Result<Verdict> {
     let mut reached: BTreeMap<String, u64> = points.iter().map(|point| (point.clone(), 0)).collect();
     let mut survived = BTreeSet::new();
-    let mut passes = 0;
-    while (passes < 2 || bench.verdict.kills < kills) && bench.verdict.good() {
+    let mut passes = 0_usize;
+    while (passes < 3 || bench.verdict.kills < kills) && bench.verdict.good() {
         // An error must end the run too, or be mended; never cost a row.
-        let what = if passes % 2 == 0 { "kill" } else { "broken" };
+        let what = ["kill", "broken", "full"][passes % 3];
         let mut order = points.to_vec();
         bench.dice.shuffle(&mut order);
         let mut data = bench.fresh();

@@ -26,6 +26,8 @@ pub struct Program {
 pub struct Start {
     /// Worker threads of each process.
     pub workers: u64,
+    /// Fewer processes than the program has; 0 for those.
+    pub processes: usize,
     /// A fault point and what it does, as `FAILPOINTS` says it.
     pub fault: Option<String>,
     /// Goes on until it is told to stop, though the input has ended.
@@ -54,9 +56,14 @@ impl Program {
         let out = File::options().create(true).append(true).open(&log);
         let out = out.with_context(|| log.display().to_string())?;
         let mut command = Command::new(&self.taktline);
-        if self.processes > 1 {
+        let processes = if how.processes == 0 {
+            self.processes
+        } else {
+            how.processes
+        };
+        if processes > 1 {
             command.args(["cluster", "start"]).arg(&self.pipeline);
-            command.args(["--settled-after", "0", "--processes", &self.processes.to_string()]);
+            command.args(["--settled-after", "0", "--processes", &processes.to_string()]);
         } else {
             command.arg("run").arg(&self.pipeline);
         }
@@ -70,7 +77,7 @@ impl Program {
             .arg(data)
             .args(["--workers", &how.workers.max(1).to_string()]);
         command
-            .env("TAKTLINE_LOG", "info")
+            .env("TAKTLINE_LOG", "warn,taktline=info")
             .env_remove("FAILPOINTS")
             .env_remove("TAKTLINE_FAILPOINTS");
         if let Some(fault) = &how.fault {

@@ -159,3 +159,65 @@ impl fmt::Display for Verdict {
         )
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    /// `lost twice different` of one table.
+    fn check(expected: &[&str], found: &[&str], whole: bool, expect: &str) {
+        let rows = |rows: &[&str]| rows.iter().map(|row| (*row).to_owned()).collect::<Vec<_>>();
+        let table = |found: &[&str]| Tables::from([("cycles".to_owned(), rows(found))]);
+        let mut verdict = Verdict::default();
+        verdict.compare("run", &table(expected), &table(found), whole);
+        let Verdict {
+            lost, twice, different, ..
+        } = verdict;
+        assert_eq!(format!("{lost} {twice} {different}"), expect, "{expected:?} {found:?}");
+        assert_eq!(verdict.good(), expect == "0 0 0");
+    }
+
+    #[test]
+    fn rows_are_compared_one_by_one() {
+        check(&["a", "b", "b"], &["a", "b", "b"], true, "0 0 0");
+        check(&["a", "b", "c"], &["a", "c"], true, "1 0 0");
+        check(&["a", "b", "c"], &["a", "c"], false, "0 0 0");
+        check(&["a", "b"], &["a", "a", "b", "b", "b"], true, "0 3 0");
+        check(&["a", "b", "b"], &["a", "b", "b", "b"], false, "0 1 0");
+        check(&["a", "c"], &["a", "b", "c"], true, "0 0 1");
+        check(&["a"], &["b"], true, "1 0 1");
+        check(&[], &["a"], false, "0 0 1");
+        check(&["a", "b"], &[], true, "2 0 0");
+    }
+
+    #[test]
+    fn a_table_that_is_missing_is_lost_and_one_too_many_is_different() {
+        let table = |name: &str| Tables::from([(name.to_owned(), vec!["a".to_owned()])]);
+        let mut verdict = Verdict::default();
+        verdict.compare("run", &table("cycles"), &table("windows"), true);
+        assert_eq!((verdict.lost, verdict.twice, verdict.different), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_changed_value_and_a_missing_part_show_without_an_oracle() {
+        let record = input::record("press-0", 7, "1.2500", "2.5000");
+        let row = |signal: &str, value: &str, text: &str| {
+            format!(r#"{{"machine":"press-0","signal":"{signal}","ts":"t","value":{value},"text":"{text}"}}"#)
+        };
+        let check = |pressure: &str, rows: usize, expect: u64| {
+            let all = [
+                row("pressure", pressure, ""),
+                row("position", "2.5", ""),
+                row("record", "null", &record),
+            ];
+            let found = Tables::from([("samples".to_owned(), all[..rows].to_vec())]);
+            let mut verdict = Verdict::default();
+            verdict.check_records("run", &found);
+            assert_eq!(verdict.different, expect, "{pressure} {rows}");
+        };
+        check("1.25", 3, 0);
+        check("1.26", 3, 1);
+        check("1.25", 2, 1);
+    }
+}

@@ -60,6 +60,24 @@ impl Block {
         )?)
     }
 
+    /// What of this block comes after `played`, a place between two of its rows; None when nothing does.
+    pub fn after(mut self, played: u64) -> Option<Block> {
+        let skipped = played.saturating_sub(self.offset);
+        if skipped > 0 && skipped >= self.length {
+            return None;
+        }
+        let text = (skipped as usize).min(self.bytes.len());
+        self.first_row += if self.bytes.is_empty() {
+            skipped
+        } else {
+            rows_in(&self.bytes[..text])
+        };
+        self.bytes.drain(..text);
+        self.offset += skipped;
+        self.length -= skipped;
+        Some(self)
+    }
+
     /// The block as its decoder sees it.
     pub fn view(&self) -> BlockView<'_> {
         let Block {

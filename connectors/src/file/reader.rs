@@ -173,7 +173,11 @@ fn read(state: &Arc<FileState>, files: Range<usize>, marks: &Marks, output: &Out
             let position = Position { text, fraction };
             let parts = match &mut paced {
                 Some(paced) => paced.parts(block, std::mem::take(&mut played))?,
-                None => vec![(block, None)],
+                None => block
+                    .after(std::mem::take(&mut played))
+                    .map(|rest| (rest, None))
+                    .into_iter()
+                    .collect(),
             };
             let count = parts.len();
             for (index, (part, span)) in parts.into_iter().enumerate() {

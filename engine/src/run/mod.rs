@@ -359,6 +359,12 @@ impl Run {
         self.failed.store(true, Ordering::Release);
     }
 
+    /// What ended the run, as far as it is known now.
+    pub fn failure(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map(|error| format!("{error:#}"))
+    }
+
     /// True when the run ends at once.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
