@@ -13,6 +13,7 @@ use taktline_engine::plan;
 
 use crate::catalog::CATALOG;
 use crate::load::{self, DATA, Wrong};
+use crate::recorded::Backfill;
 use crate::state::{StateArgs, make_room};
 use crate::{cluster, demo, run, savepoint, tap, verify};
 
@@ -119,6 +120,10 @@ struct RunArgs {
     /// Remove the history and the state that are there, and begin anew.
     #[arg(long)]
     overwrite: bool,
+    /// Run over recorded samples instead of the sources: over those of another data directory's history, or a CSV file with machine,
+    /// signal, ts, value. Only history is written, so nobody is alarmed: what would have been?
+    #[arg(long, value_name = "DIR|FILE", requires = "data")]
+    backfill: Option<PathBuf>,
     #[command(flatten)]
     state: StateArgs,
     /// `json` writes what the run did to stdout.
@@ -224,7 +229,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 fn start(args: RunArgs) -> anyhow::Result<()> {
     let pipeline = args.pipeline.open(args.data.as_deref())?;
-    let plan = pipeline.plan()?;
+    let backfill = args.backfill.as_deref().map(Backfill::from).transpose()?;
+    let plan = match &backfill {
+        Some(backfill) => pipeline.backfill(&backfill.samples)?,
+        None => pipeline.plan()?,
+    };
     // Before anything old is removed: is there something to read?
     for source in &plan.sources {
         source
@@ -238,7 +247,7 @@ fn start(args: RunArgs) -> anyhow::Result<()> {
     }
     let settings = run::Settings {
         workers: args.workers.into(),
-        until_end: args.until_end,
+        until_end: args.until_end || backfill.is_some(),
         listen: args.listen,
         data,
         state: args.state,

@@ -4,6 +4,7 @@
 //! - [`load`]: a pipeline file and the command line make a plan.
 //! - [`cli`]: the commands; [`run`], [`demo`], [`verify`] (`taktline test`), [`tap`] do the work of one each.
 //! - [`state`]: where a run keeps its state; [`savepoint`]: `taktline checkpoint`; [`cluster`]: several processes.
+//! - [`recorded`]: a pipeline over recorded samples: its own tests, and backfill.
 //! - [`client`]: what the command line asks of a running pipeline.
 //! - [`api`]: health, metrics, live rows; [`board`]: what the page shows, kept up to date; [`live`]: its WebSocket;
 //!   [`page`]: the page itself, embedded at build.
@@ -18,6 +19,7 @@ pub mod demo;
 pub mod live;
 pub mod load;
 pub mod page;
+pub mod recorded;
 pub mod rows;
 pub mod run;
 pub mod savepoint;

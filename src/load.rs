@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use taktline_engine::config::{Diagnostic, Node, Override};
+use taktline_engine::config::{Diagnostic, Node, NodeKind, Override};
 use taktline_engine::plan::{Plan, compile, read};
 
 use crate::catalog::CATALOG;
+use crate::recorded::replace_sources;
 
 /// Where history goes when neither the file nor the command line says so.
 pub const DATA: &str = "taktline-data";
@@ -67,6 +68,32 @@ impl Pipeline {
     /// [`Wrong`]: everything that is wrong with it.
     pub fn plan(&self) -> Result<Plan, Wrong> {
         compile(&self.name, &self.text, &self.overrides, &CATALOG, &environment).map_err(Wrong)
+    }
+
+    /// The plan over recorded samples: nothing is read from outside, and only history is written.
+    ///
+    /// # Errors
+    /// [`Wrong`]; the samples can't be read; the pipeline has several sources, whose samples history can't tell apart.
+    pub fn backfill(&self, samples: &Path) -> anyhow::Result<Plan> {
+        self.plan()?; // so that what is wrong with the file is said with its own positions
+        let (mut root, _) = read(&self.name, &self.text, &self.overrides, &environment)
+            .map_err(|diagnostic| Wrong(vec![diagnostic]))?;
+        let sources = root.get("sources").map_or(0, |sources| sources.entries().len());
+        anyhow::ensure!(
+            sources == 1,
+            "{}: only a pipeline with one source can be filled back, not with {sources}",
+            self.name
+        );
+        if let NodeKind::Map(parts) = &mut root.kind {
+            for (_, part) in parts.iter_mut().filter(|(key, _)| key.name == "sinks") {
+                if let NodeKind::Map(sinks) = &mut part.kind {
+                    sinks.retain(|(_, sink)| sink.get("kind").and_then(Node::text) == Some("history"));
+                }
+            }
+        }
+        let nothing = Path::new("/dev/null");
+        replace_sources(&mut root, &samples.display().to_string(), nothing)?;
+        Ok(compile(&self.name, &root.to_json().to_string(), &[], &CATALOG, &environment).map_err(Wrong)?)
     }
 
     /// The data directories that its history sinks write.

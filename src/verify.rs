@@ -11,6 +11,7 @@ use taktline_engine::{Options, Run};
 
 use crate::catalog::CATALOG;
 use crate::load::{Pipeline, Wrong, environment};
+use crate::recorded::replace_sources;
 
 /// One test of a pipeline file.
 #[derive(Debug, Deserialize)]
@@ -110,29 +111,7 @@ fn replaying(file: &str, root: &Node, replay: &str, nothing: &Path) -> anyhow::R
         anyhow::bail!("{file} is no map")
     };
     parts.retain(|(key, _)| key.name != "sinks" && key.name != "tests");
-    // The first source replays the samples of all; the others have nothing to add.
-    let mut path = replay.to_owned();
-    for (_, part) in parts.iter_mut().filter(|(key, _)| key.name == "sources") {
-        let NodeKind::Map(sources) = &mut part.kind else {
-            continue;
-        };
-        for (_, source) in sources {
-            let path = std::mem::replace(&mut path, nothing.display().to_string());
-            let mut recorded = serde_json::json!({"kind": "file", "path": path, "machine": {"column": "machine"},
-                "time": {"column": "ts", "unit": "rfc3339"}, "signal": "signal", "value": "value", "layout": "long"});
-            if has_text(&path)? {
-                recorded["text"] = "text".into();
-            }
-            *source = parse("replay", &recorded.to_string()).map_err(|d| Wrong(vec![d]))?;
-        }
-    }
+    replace_sources(&mut root, replay, nothing)?;
     let text = root.to_json().to_string();
     Ok(compile(file, &text, &[], &CATALOG, &environment).map_err(Wrong)?)
-}
-
-fn has_text(path: &str) -> anyhow::Result<bool> {
-    let mut header = String::new();
-    let file = std::fs::File::open(path).with_context(|| path.to_owned())?;
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(file), &mut header)?;
-    Ok(header.trim_end().split(',').any(|column| column == "text"))
 }

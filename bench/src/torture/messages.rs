@@ -87,15 +87,20 @@ pub fn torture(
         let fault = point.map(|point| points::setting(point, dice.pick(0..most), "kill"));
         running = program.start(&data, &how(&mut dice, fault))?;
     }
-    stop.store(true, Ordering::Release);
-    let mut sent = Vec::new();
-    for producer in producers {
-        sent.push(producer.join().map_err(|_| anyhow::anyhow!("a producer panicked"))??);
-    }
     if point.is_some() {
         // The last run, undisturbed.
         running.kill()?;
         running = program.start(&data, &how(&mut dice, None))?;
+    }
+    // Messages go on until there is something behind the samples to compare too.
+    until("windows", &mut running, || {
+        Ok(data.join("windows/_delta_log").is_dir()
+            && !history::rows(taktline, &data, "SELECT 1 FROM windows LIMIT 1")?.is_empty())
+    })?;
+    stop.store(true, Ordering::Release);
+    let mut sent = Vec::new();
+    for producer in producers {
+        sent.push(producer.join().map_err(|_| anyhow::anyhow!("a producer panicked"))??);
     }
     let total: u64 = sent.iter().sum();
     arrived(taktline, &data, total, &mut running)?;
