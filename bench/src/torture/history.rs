@@ -25,10 +25,6 @@ pub fn read(taktline: &Path, data: &Path) -> anyhow::Result<Tables> {
             continue;
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // A run that was killed before its first commit has a folder and no table yet.
-        if std::fs::read_dir(folder.join("_delta_log"))?.next().is_none() {
-            continue;
-        }
         let rows = rows(taktline, data, &format!("SELECT * FROM \"{name}\""))?;
         let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
         rows.sort_unstable();
@@ -37,6 +33,20 @@ pub fn read(taktline: &Path, data: &Path) -> anyhow::Result<Tables> {
         }
     }
     Ok(tables)
+}
+
+/// True when a table was begun, but a kill came before its first commit: SQL can't be asked until the next run has made it.
+///
+/// # Errors
+/// The directory can't be read.
+pub fn half_begun(data: &Path) -> anyhow::Result<bool> {
+    for entry in std::fs::read_dir(data).with_context(|| data.display().to_string())? {
+        let log = entry?.path().join("_delta_log");
+        if log.is_dir() && std::fs::read_dir(&log)?.next().is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The rows of one query.

@@ -145,6 +145,9 @@ impl Bench {
     /// # Errors
     /// A table can't be read.
     pub fn look(&mut self, data: &Path) -> anyhow::Result<()> {
+        if !data.exists() || history::half_begun(data)? {
+            return Ok(());
+        }
         let found = history::read(&self.program.taktline, data)?;
         let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let run = format!("{name} after kill {}", self.verdict.kills);

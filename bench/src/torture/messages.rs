@@ -168,20 +168,24 @@ fn samples(taktline: &Path, data: &Path) -> anyhow::Result<u64> {
     Ok(rows.first().and_then(|row| row["n"].as_u64()).unwrap_or_default())
 }
 
+/// Looks until it is so. A look that fails counts as no: a run that begins has tables whose logs are still empty.
 fn until(what: &str, running: &mut Running, mut there: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let until = Instant::now() + PATIENCE;
-    while !there()? {
+    loop {
+        let look = there();
+        if matches!(look, Ok(true)) {
+            return Ok(());
+        }
         let ended = running.ends_within(Duration::from_millis(200))?;
         if ended.is_some() || Instant::now() > until {
             // What is missing is counted, so that it shows which.
             println!(
-                "waited in vain for {what}; the run: {ended:?}\n{}",
+                "waited in vain for {what}: {look:?}, {ended:?}\n{}",
                 running.last_words()
             );
             return Ok(());
         }
     }
-    Ok(())
 }
 
 fn payload(producer: &str, sequence: u64) -> Vec<u8> {

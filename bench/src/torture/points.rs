@@ -113,7 +113,7 @@ pub fn kill(bench: &mut Bench, points: &[String], kills: u64) -> anyhow::Result<
                 let told = status.signal() == Some(9) || (what != "kill" && status.code() == Some(1));
                 if !told {
                     bench.ended_badly(&data, &format!("a run with a fault at {point}"), Some(status), &running);
-                } else if what != "kill" && !running.last_words().contains(&format!("fault at {point}")) {
+                } else if what == "broken" && !running.last_words().contains(&format!("fault at {point}")) {
                     survived.insert(format!("{point} (the message does not name it)"));
                 }
                 bench.verdict.kills += 1;

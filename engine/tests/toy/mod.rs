@@ -20,17 +20,25 @@ use taktline_engine::{
 };
 
 pub static CATALOG: Catalog = Catalog {
-    sources: &[SourceKind {
-        name: "list",
-        summary: "rows from the file itself",
-        schema: || schemars::schema_for!(ListConfig),
-        build: |section| {
-            Ok(Box::new(List {
-                name: section.name.clone(),
-                config: section.parse()?,
-            }))
+    sources: &[
+        SourceKind {
+            name: "list",
+            summary: "rows from the file itself",
+            schema: || schemars::schema_for!(ListConfig),
+            build: |section| {
+                Ok(Box::new(List {
+                    name: section.name.clone(),
+                    config: section.parse()?,
+                }))
+            },
         },
-    }],
+        SourceKind {
+            name: "fountain",
+            summary: "new keys without end",
+            schema: || schemars::schema_for!(FountainConfig),
+            build: |section| Ok(Box::new(Fountain(section.parse()?))),
+        },
+    ],
     steps: &[
         StepKind {
             name: "sum",
@@ -52,22 +60,31 @@ pub static CATALOG: Catalog = Catalog {
             build: build_pass,
         },
     ],
-    sinks: &[SinkKind {
-        name: "keep",
-        summary: "keeps rows in memory for the test",
-        schema: || schemars::schema_for!(KeepConfig),
-        takes_refused: true,
-        build: |section, inputs| {
-            let config: KeepConfig = section.parse()?;
-            let names = inputs.iter().map(|input| input.name.clone()).collect();
-            Ok(Box::new(Keep {
-                to: config.to.unwrap_or_default(),
-                fail_after: config.fail_after,
-                away: config.away,
-                names,
-            }))
+    sinks: &[
+        SinkKind {
+            name: "keep",
+            summary: "keeps rows in memory for the test",
+            schema: || schemars::schema_for!(KeepConfig),
+            takes_refused: true,
+            build: |section, inputs| {
+                let config: KeepConfig = section.parse()?;
+                let names = inputs.iter().map(|input| input.name.clone()).collect();
+                Ok(Box::new(Keep {
+                    to: config.to.unwrap_or_default(),
+                    fail_after: config.fail_after,
+                    away: config.away,
+                    names,
+                }))
+            },
         },
-    }],
+        SinkKind {
+            name: "count",
+            summary: "takes rows and keeps none",
+            schema: || schemars::schema_for!(PassConfig),
+            takes_refused: false,
+            build: |_, _| Ok(Box::new(Count)),
+        },
+    ],
 };
 
 /// Rows as (machine, seconds, value); `batch` of them at a time, over `partitions` by machine.
@@ -91,6 +108,106 @@ struct ListConfig {
 
 /// Lists that hold may go on.
 pub static LET: AtomicBool = AtomicBool::new(false);
+
+/// So many keys that were never there before, in each batch.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FountainConfig {
+    keys: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Fountain(FountainConfig);
+
+impl Source for Fountain {
+    fn partitions(&self) -> anyhow::Result<Vec<String>> {
+        Ok(vec!["fountain".into()])
+    }
+
+    fn open(&self, _: usize, from: Option<&Value>, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        let next = from.and_then(Value::as_u64).unwrap_or(0);
+        Ok(Box::new(FountainPartition {
+            next,
+            keys: self.0.keys,
+            given: false,
+        }))
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(*self)
+    }
+
+    fn bounded(&self) -> bool {
+        false
+    }
+
+    fn replayable(&self) -> bool {
+        true
+    }
+}
+
+struct FountainPartition {
+    next: u64,
+    keys: u64,
+    given: bool,
+}
+
+impl Partition for FountainPartition {
+    fn poll(&mut self) -> anyhow::Result<Poll> {
+        self.given = !self.given;
+        if !self.given {
+            return Ok(Poll::Idle);
+        }
+        let index = arrow::array::UInt64Array::from_iter_values(self.next..self.next + self.keys);
+        self.next += self.keys;
+        Ok(Poll::Batch(RecordBatch::try_new(raw_schema(), vec![Arc::new(index)])?))
+    }
+
+    fn offset(&self) -> Value {
+        self.next.into()
+    }
+
+    fn position(&self) -> Position {
+        Position::default()
+    }
+}
+
+impl Decoder for Fountain {
+    fn decode(&mut self, raw: &RecordBatch) -> anyhow::Result<Decoded> {
+        let index = raw.column(0).as_primitive::<arrow::datatypes::UInt64Type>();
+        let names: Vec<String> = index.values().iter().map(|key| format!("machine-{key}")).collect();
+        let sample = |machine| Sample {
+            machine,
+            signal: "v",
+            ts: 1,
+            value: Some(1.0),
+            text: None,
+        };
+        Ok(Decoded {
+            samples: samples_batch(names.iter().map(|name| sample(name.as_str()))),
+            dead_letters: DeadLetters::new("fountain").finish(),
+        })
+    }
+}
+
+/// Takes rows and keeps none.
+struct Count;
+
+impl SinkPlan for Count {
+    fn open(&self, _: &Opening) -> anyhow::Result<Box<dyn Sink>> {
+        Ok(Box::new(Count))
+    }
+}
+
+impl Sink for Count {
+    fn write(&mut self, _: usize, _: &RecordBatch) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn stage(&mut self, _: u64) -> anyhow::Result<Staged> {
+        Ok(Staged(Value::Null))
+    }
+}
 
 fn ten() -> usize {
     10
