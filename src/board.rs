@@ -1,6 +1,6 @@
 //! What the page shows, kept up to date from the run's taps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,9 +12,14 @@ use taktline_engine::{Run, Samples};
 use tokio::sync::broadcast;
 
 use crate::rows::objects;
+use crate::shelf::Shelf;
 
-/// Cycles kept for each machine.
+/// Cycles kept for each machine, and bytes of all as JSON text: with many machines each has fewer.
 const CYCLES: usize = 100;
+const CYCLE_BYTES: usize = 64 << 20;
+
+/// Machines kept; beyond, the half that was heard of longest ago is forgotten.
+const MACHINES: usize = 100_000;
 
 /// How often machines are announced at most, and samples of watched machines.
 const MACHINES_EVERY: Duration = Duration::from_millis(500);
@@ -40,9 +45,9 @@ pub struct Board {
     pub events: broadcast::Sender<Event>,
 }
 
-#[derive(Default)]
 struct State {
     machines: BTreeMap<String, Machine>,
+    cycles: Shelf,
     alerts: BTreeMap<String, Value>,
     watched: HashMap<String, usize>,
 }
@@ -53,7 +58,36 @@ struct Machine {
     cycles: u64,
     health: Value,
     risk: Value,
-    recent: VecDeque<Arc<Value>>,
+}
+
+impl State {
+    fn machine(&mut self, name: &str) -> &mut Machine {
+        if !self.machines.contains_key(name) {
+            if self.machines.len() >= MACHINES {
+                self.forget_half();
+            }
+            let unknown = Machine {
+                risk: "unknown".into(),
+                ..Machine::default()
+            };
+            self.machines.insert(name.to_owned(), unknown);
+        }
+        self.machines.entry(name.to_owned()).or_default()
+    }
+
+    fn forget_half(&mut self) {
+        let mut heard: Vec<i64> = self.machines.values().map(|machine| machine.last_us).collect();
+        let half = heard.len() / 2;
+        let middle = *heard.select_nth_unstable(half).1;
+        let cycles = &mut self.cycles;
+        self.machines.retain(|name, machine| {
+            let stays = machine.last_us >= middle;
+            if !stays {
+                cycles.forget(name);
+            }
+            stays
+        });
+    }
 }
 
 impl Board {
@@ -64,7 +98,12 @@ impl Board {
     pub fn follow(run: &Arc<Run>) -> anyhow::Result<Arc<Self>> {
         let (events, _) = broadcast::channel(1024);
         let board = Arc::new(Board {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                machines: BTreeMap::new(),
+                cycles: Shelf::new(CYCLES, CYCLE_BYTES),
+                alerts: BTreeMap::new(),
+                watched: HashMap::new(),
+            }),
             events,
         });
         let receiver = run.taps.watch(&shown(run));
@@ -111,18 +150,8 @@ impl Board {
         let mut state = self.state();
         for (number, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest > i64::MIN) {
             let name = samples.machines.value(number);
-            if !state.machines.contains_key(name) {
-                state.machines.insert(
-                    name.to_owned(),
-                    Machine {
-                        risk: "unknown".into(),
-                        ..Machine::default()
-                    },
-                );
-            }
-            if let Some(machine) = state.machines.get_mut(name) {
-                machine.last_us = machine.last_us.max(*newest);
-            }
+            let machine = state.machine(name);
+            machine.last_us = machine.last_us.max(*newest);
             if !state.watched.contains_key(name) {
                 continue;
             }
@@ -164,16 +193,13 @@ impl Board {
             let text = |key: &str| cycle.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (name, id) = (text("machine"), text("cycle_id"));
             cycle.insert("signals".into(), signals.remove(&id).unwrap_or_default().into());
-            let machine = state.machines.entry(name.clone()).or_default();
+            let machine = state.machine(&name);
             machine.cycles += 1;
             machine.health = cycle.get("health").cloned().unwrap_or_default();
             machine.risk = cycle.get("risk").cloned().unwrap_or("unknown".into());
-            let cycle = Arc::new(Value::Object(cycle));
-            machine.recent.push_back(Arc::clone(&cycle));
-            if machine.recent.len() > CYCLES {
-                machine.recent.pop_front();
-            }
-            let _ = self.events.send(Event::Cycle(name.into(), cycle)); // nobody may be watching
+            let (name, cycle): (Arc<str>, _) = (name.into(), Arc::new(Value::Object(cycle)));
+            state.cycles.put(&name, cycle.to_string().into());
+            let _ = self.events.send(Event::Cycle(name, cycle)); // nobody may be watching
         }
         pending.machines = true;
         Ok(())
@@ -216,11 +242,10 @@ impl Board {
     /// The last cycles of a machine, oldest first.
     pub fn cycles(&self, machine: &str) -> Value {
         let state = self.state();
-        state
-            .machines
-            .get(machine)
-            .map(|m| m.recent.iter().map(|c| c.as_ref().clone()).collect())
-            .unwrap_or_else(|| json!([]))
+        let cycles = state.cycles.of(machine);
+        cycles
+            .filter_map(|cycle| serde_json::from_str::<Value>(cycle).ok())
+            .collect()
     }
 
     /// From now on the machine's samples are announced, until [`Board::unwatch`].

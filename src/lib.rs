@@ -6,7 +6,7 @@
 //! - [`state`]: where a run keeps its state; [`savepoint`]: `taktline checkpoint`; [`cluster`]: several processes.
 //! - [`recorded`]: a pipeline over recorded samples: its own tests, and backfill.
 //! - [`client`]: what the command line asks of a running pipeline.
-//! - [`api`]: health, metrics, live rows; [`board`]: what the page shows, kept up to date; [`live`]: its WebSocket;
+//! - [`api`]: health, metrics, live rows; [`board`]: what the page shows, kept up to date; [`shelf`]: its last cycles; [`live`]: its WebSocket;
 //!   [`page`]: the page itself, embedded at build.
 
 pub mod api;
@@ -23,6 +23,7 @@ pub mod recorded;
 pub mod rows;
 pub mod run;
 pub mod savepoint;
+pub mod shelf;
 pub mod state;
 pub mod tap;
 pub mod verify;

@@ -68,7 +68,7 @@ impl Running {
     /// It has ended.
     pub fn metrics(&mut self) -> anyhow::Result<Option<Metrics>> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("the run ended with {status}, see {}", self.log.display());
+            bail!("the run ended with {status}; it said last:\n{}", said(&self.log));
         }
         let Ok(mut answer) = self.agent.get(format!("{}/metrics", self.url)).call() else {
             return Ok(None);
@@ -90,8 +90,8 @@ impl Running {
             }
             ensure!(
                 begun.elapsed() < limit,
-                "what was waited for did not come, see {}",
-                self.log.display()
+                "what was waited for did not come; the run said last:\n{}",
+                said(&self.log)
             );
             std::thread::sleep(ASK_EVERY);
         }
@@ -119,8 +119,8 @@ impl Running {
         let status: ExitStatus = self.child.wait()?;
         ensure!(
             status.success(),
-            "the run ended with {status}, see {}",
-            self.log.display()
+            "the run ended with {status}; it said last:\n{}",
+            said(&self.log)
         );
         Ok(begun.elapsed())
     }
@@ -150,6 +150,15 @@ impl Metrics {
             .sum()
     }
 }
+
+/// The last lines of a log.
+pub fn said(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+const LINES: usize = 20;
 
 /// A port that nobody listens on now.
 ///

@@ -9,7 +9,7 @@ use super::{DurabilityArgs, options};
 use crate::broker::Broker;
 use crate::messages::{Message, Publisher, keep_for, left, take};
 use crate::page::{Section, median, runs};
-use crate::running::Running;
+use crate::running::{Metrics, Running, said};
 
 const FILTER: &str = "plant/+/+";
 const BARE: &str = "bench-bare";
@@ -83,7 +83,7 @@ fn taktline(args: &DurabilityArgs, broker: &Broker, data: &Path) -> anyhow::Resu
     let settings = options(args.workers, &["--set", &url]);
     let mut run = Running::start(&args.taktline, "bench/pipelines/mqtt.yaml", data, &settings)?;
     let all = args.messages as f64;
-    let durable = |metrics: &crate::running::Metrics| metrics.of("taktline_journal_rows_total", "plc");
+    let durable = |metrics: &Metrics| metrics.of("taktline_journal_rows_total", "plc");
     let (begun, metrics) = run.until(LIMIT, |metrics| durable(metrics) > 0.0)?;
     let before = durable(&metrics);
     let (acknowledged, _) = run.until(LIMIT, |metrics| durable(metrics) >= all)?;
@@ -97,7 +97,8 @@ fn taktline(args: &DurabilityArgs, broker: &Broker, data: &Path) -> anyhow::Resu
     let kept = left(broker, OURS)?;
     ensure!(
         kept == 0,
-        "the broker still keeps {kept} messages that are in the journal"
+        "the broker still keeps {kept} messages that are in the journal; the run said last:\n{}",
+        said(&data.with_extension("log"))
     );
     Ok(rates)
 }
