@@ -104,9 +104,11 @@ impl Drop for Publisher {
 /// The broker doesn't take the subscription.
 pub fn keep_for(broker: &Broker, id: &str, filter: &str) -> anyhow::Result<()> {
     let (client, mut connection) = subscriber(broker, id);
-    client.subscribe(filter, QoS::AtLeastOnce)?;
     loop {
         match next(&mut connection, SILENCE)? {
+            // Kept since the last time, with its subscription.
+            Some(Event::Incoming(Packet::ConnAck(ack))) if ack.session_present => break,
+            Some(Event::Incoming(Packet::ConnAck(_))) => client.subscribe(filter, QoS::AtLeastOnce)?,
             Some(Event::Incoming(Packet::SubAck(_))) => break,
             Some(_) => {}
             None => bail!("the broker doesn't answer a subscription"),

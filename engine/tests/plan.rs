@@ -86,7 +86,7 @@ fn everything_wrong_is_said_at_once() {
             line.yaml:4:15: unknown kind `lst`; did you mean `list`?
             line.yaml:6:24: there is no source or step `plcc`; did you mean `plc`?
             line.yaml:6:40: expected a length of time like 800ms, found a whole number
-            line.yaml:8:6: `kind` is missing; known: keep
+            line.yaml:8:6: `kind` is missing; known: keep, count
         "#]],
     );
 }

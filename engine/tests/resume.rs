@@ -133,6 +133,7 @@ fn what_changed_in_the_pipeline_is_said_before_it_starts() {
     };
     assert!(error(&other, &fresh("sum")).contains("there is no step or source of this name"));
     stopped(&other, &fresh("sums")).unwrap();
+    stopped(&other, &options(data.path())).unwrap();
     let named = text.replace("name: toy", "name: game");
     assert!(error(&named, &options(data.path())).contains("holds the state of the pipeline `toy`"));
 }
@@ -220,4 +221,63 @@ fn a_silent_key_is_forgotten_when_the_file_says_so() {
     until_shown("[a, 1, 1.0]", "sums: a 0 -1");
     until_shown("[a, 1, 1.0], [a, 2, 5.0]", "sums: a 2 5"); // its sum begins anew
     until_shown("[a, 1, 1.0], [a, 2, 5.0], [a, 3, 1.0]", "sums: a 3 6"); // and is remembered again
+}
+
+#[test]
+fn dropped_state_does_not_come_back() {
+    let data = tempfile::tempdir().unwrap();
+    let text = |rows: &str, steps: &str| {
+        format!(
+            "version: 1\nname: toy\nsources: {{plc: {{kind: list, endless: true, rows: [{rows}]}}}}\n\
+             steps: {{{steps}}}\nsinks: {{out: {{kind: keep, to: dropped, from: plc}}}}\n"
+        )
+    };
+    let (all, one) = (
+        "sums: {kind: sum, from: plc}, more: {kind: sum, from: plc}",
+        "sums: {kind: sum, from: plc}",
+    );
+    let go_on = |text: String, fresh: &[&str]| {
+        let run = start(&text, 1);
+        let state = StateOptions {
+            fresh: fresh.iter().map(|step| (*step).to_owned()).collect(),
+            ..options(data.path())
+        };
+        let running = std::thread::spawn({
+            let run = Arc::clone(&run);
+            move || go(&run, &state)
+        });
+        run.savepoint(&format!(
+            "s{}",
+            std::fs::read_dir(data.path().join("_taktline/savepoints")).map_or(0, Iterator::count)
+        ))
+        .unwrap();
+        run.stop();
+        running.join().unwrap().unwrap();
+        let dir = taktline_engine::state::StateDir::at(data.path());
+        let claim = dir.claim("toy", Duration::from_secs(10)).unwrap();
+        let (_, keys) = dir.recover(&claim, &|_| true).unwrap().unwrap();
+        let mut steps: Vec<String> = keys
+            .into_keys()
+            .filter(|(_, slot, _)| *slot == 1)
+            .map(|(step, _, key)| format!("{step} {key}"))
+            .collect();
+        steps.sort();
+        steps
+    };
+    assert_eq!(
+        go_on(text("[a, 1, 1.0], [b, 2, 1.0]", all), &[]),
+        ["more a", "more b", "sums a", "sums b"]
+    );
+    assert_eq!(
+        go_on(text("[a, 1, 1.0], [b, 2, 1.0], [a, 3, 1.0]", all), &["sums"]),
+        ["more a", "more b", "sums a"]
+    );
+    assert_eq!(
+        go_on(text("[a, 1, 1.0], [b, 2, 1.0], [a, 3, 1.0]", one), &[]),
+        ["sums a"]
+    );
+    assert_eq!(
+        go_on(text("[a, 1, 1.0], [b, 2, 1.0], [a, 3, 1.0]", all), &[]),
+        ["sums a"]
+    );
 }

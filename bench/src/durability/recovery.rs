@@ -20,18 +20,22 @@ pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
     let work = tempfile::tempdir_in(&args.work)?;
     let data = work.path().join("data");
     let state = data.join("_taktline/state");
-    let mut first = Running::start(
-        &args.taktline,
-        PIPELINE,
-        &data,
-        &options(args.workers, &["--set", "checkpoint.every=2s"]),
-    )?;
     let wanted = args.state_mb * 1_000_000;
-    let (_, metrics) = first.until(LIMIT, |_| size(&state).0 >= wanted)?;
-    let (rows, grown_mb) = (metrics.of(ROWS_IN, STEP), memory(first.pid(), "VmRSS")? / 1e6);
-    let stopped = first.stop()?;
+    let mut limit = wanted;
+    let (grown_mb, stopped) = loop {
+        let often = options(args.workers, &["--set", "checkpoint.every=2s"]);
+        let mut first = Running::start(&args.taktline, PIPELINE, &data, &often)?;
+        first.until(LIMIT, |_| size(&state).0 >= limit)?;
+        let grown_mb = memory(first.pid(), "VmRSS")? / 1e6;
+        let stopped = first.stop()?;
+        // Files that were replaced are gone by now.
+        if size(&state).0 >= wanted {
+            break (grown_mb, stopped);
+        }
+        limit += wanted / 2;
+    };
     let (bytes, files) = size(&state);
-    eprintln!("{bytes} bytes of state in {files} files after {rows} rows; stopped in {stopped:.1?}");
+    eprintln!("{bytes} bytes of state in {files} files; stopped in {stopped:.1?}");
 
     let mut lines = Vec::new();
     for (name, cold) in [("files not in memory", true), ("files in memory", false)] {
@@ -64,8 +68,8 @@ pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
         title: "Recovery from much state",
         note: format!(
             "10,000 machines with 5 signals, a cycle open on each (`{PIPELINE}`), checkpoints every 2 s until the state files \
-             had the size; then stopped by SIGTERM (resident {grown_mb:.0} MB then; the last checkpoint and the end took \
-             {:.1} s), and started again: the time from process start until the first new rows reach the step. \
+             had the size also after a stop by SIGTERM (resident {grown_mb:.0} MB then; the last checkpoint and the end took \
+             {:.1} s), then started again: the time from process start until the first new rows reach the step. \
              Wanted: below 10 s for 1 GB.",
             stopped.as_secs_f64()
         ),

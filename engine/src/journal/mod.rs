@@ -49,6 +49,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// See [`Fence`].
     pub fence: Fence,
+    /// An offset whose batches are gone is an error, and not only said.
+    pub whole: bool,
 }
 
 /// What gives way when the journal has reached its quota.
@@ -107,6 +109,12 @@ pub fn open(
     let next = found.end.max(start);
     let name = settings.folder.display();
     if let Some(asked) = asked.filter(|&asked| asked < oldest) {
+        anyhow::ensure!(
+            !settings.whole,
+            "the journal {name} begins at batch {oldest}: {} batches that came after this savepoint are gone, so going back would lose \
+             their rows; choose a later savepoint, or accept the loss with --fresh for this source",
+            oldest - asked
+        );
         watch.add(Count::Lost, oldest - asked);
         watch.say(format!(
             "the journal {name} begins at batch {oldest}: the {} batches from {asked} on are gone; reading begins there",

@@ -155,6 +155,7 @@ impl Durability {
                 sync_every: length(journal.sync_every),
                 segment_bytes: 64 << 20,
                 fence: Arc::new(|| Ok(())),
+                whole: false,
             },
         }
     }

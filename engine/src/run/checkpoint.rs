@@ -20,9 +20,9 @@ use crate::frame::{Barrier, BarrierKind, Frame, Report, Word};
 /// Waits until everything of a checkpoint's epoch has passed `ends` on all workers, then hands in this worker's state. The first
 /// worker of a process also carries the process's reports to the leader.
 pub(crate) fn hand_in<'scope>(
+    run: &Arc<Run>,
     clerk: &Arc<Clerk>,
     place: Place,
-    sinks: usize,
     ledger: Option<Shared>,
     control: Frames<'scope>,
     ends: Frames<'scope>,
@@ -40,9 +40,9 @@ pub(crate) fn hand_in<'scope>(
     let mut ends = builder.new_input(ends, Pipeline);
     let (output, reports) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Frame>>::from(output);
-    let clerk = Arc::clone(clerk);
+    let (run, clerk) = (Arc::clone(run), Arc::clone(clerk));
     // Of one process: a report by each worker and one by each sink.
-    let expected = place.threads + sinks;
+    let expected = place.threads + run.plan().sinks.len();
     let mut due: BTreeMap<u64, Barrier> = BTreeMap::new();
     let mut open: BTreeMap<u64, (Capability<u64>, usize)> = BTreeMap::new();
     builder.build(move |capabilities| {
@@ -75,12 +75,17 @@ pub(crate) fn hand_in<'scope>(
             {
                 due.pop_first();
                 let checkpoint = barrier.checkpoint;
-                let (offsets, (writer, needs)) = match &ledger {
-                    Some(ledger) => {
-                        let mut ledger = ledger.borrow_mut();
-                        (ledger.offsets_at(epoch, checkpoint), ledger.finish(checkpoint))
-                    }
-                    None => (Vec::new(), (None, u64::MAX)),
+                let handed_in = ledger.as_ref().map(|ledger| {
+                    let mut ledger = ledger.borrow_mut();
+                    let offsets = ledger.offsets_at(epoch, checkpoint);
+                    ledger
+                        .finish(checkpoint)
+                        .map(|(writer, needs)| (offsets, writer, needs))
+                });
+                let (offsets, writer, needs) = match handed_in {
+                    Some(Ok(handed_in)) => handed_in,
+                    Some(Err(error)) => return run.fail(error.context("checkpoint")),
+                    None => (Vec::new(), None, u64::MAX),
                 };
                 clerk.ask(Job::Sync {
                     checkpoint,

@@ -160,7 +160,7 @@ fn build(scope: Scope<'_, u64>, common: &Common, place: Place, ledger: Option<&S
     let ends = scope.concatenate(ends).probe_with(&taken);
     scope.concatenate(raws).probe_with(&raw);
     let ledger = ledger.cloned();
-    let reports = hand_in(clerk, place, plan.sinks.len(), ledger, control.clone(), ends);
+    let reports = hand_in(run, clerk, place, ledger, control.clone(), ends);
     gather(run, clerk, place, control, reports);
     Ok(Built {
         inputs,

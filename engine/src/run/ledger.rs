@@ -42,6 +42,9 @@ pub(crate) struct Ledger {
     /// The partitions' offsets at checkpoints, and the oldest checkpoint that is still needed.
     pub passed: BTreeMap<u64, Vec<(u32, u32, Offset)>>,
     pub released: u64,
+    /// Keys of steps that start without their state, or are no longer there: said to be gone at the next checkpoint, or they would come
+    /// back with the one after.
+    dropped: Vec<(String, String, [OnDisk; SLOTS])>,
 }
 
 /// One slot of a key as it is on disk.
@@ -60,8 +63,14 @@ impl OnDisk {
 }
 
 impl Ledger {
-    pub fn new(dir: StateDir, generation: u64, worker: usize, restored: Restored, files: BTreeMap<u64, u64>) -> Self {
-        Ledger {
+    pub fn new(
+        dir: StateDir,
+        generation: u64,
+        worker: usize,
+        (restored, dropped): (Restored, Restored),
+        files: BTreeMap<u64, u64>,
+    ) -> Self {
+        let mut ledger = Ledger {
             dir,
             generation,
             worker,
@@ -74,7 +83,15 @@ impl Ledger {
             offsets: BTreeMap::new(),
             passed: BTreeMap::new(),
             released: 0,
+            dropped: Vec::new(),
+        };
+        for (step, keys) in dropped {
+            for (key, slots) in keys {
+                let on_disk = slots.map(|kept| kept.map_or_else(OnDisk::default, |kept| ledger.adopt(&key, &kept)));
+                ledger.dropped.push((step.clone(), key, on_disk));
+            }
         }
+        ledger
     }
 
     /// The keys of a step as the last checkpoint had them; given once.
@@ -197,7 +214,12 @@ impl Ledger {
 
     /// Ends the checkpoint: its file, and the oldest checkpoint whose files are still needed. Plans what the next one cleans, so
     /// that the files never hold much more than twice what is live.
-    pub fn finish(&mut self, checkpoint: u64) -> (Option<FileWriter>, u64) {
+    pub fn finish(&mut self, checkpoint: u64) -> anyhow::Result<(Option<FileWriter>, u64)> {
+        for (step, key, mut slots) in std::mem::take(&mut self.dropped) {
+            for (slot, on_disk) in slots.iter_mut().enumerate() {
+                self.write_gone(checkpoint, (&step, slot, &key), on_disk)?;
+            }
+        }
         let needs = self.oldest.first_key_value().map_or(u64::MAX, |(oldest, _)| *oldest);
         self.files.retain(|file, _| *file >= needs);
         let mut total: u64 = self.files.values().sum();
@@ -209,7 +231,7 @@ impl Ledger {
             total -= bytes;
         }
         let writer = self.writing.take().filter(|(open, _)| *open == checkpoint);
-        (writer.map(|(_, writer)| writer), needs)
+        Ok((writer.map(|(_, writer)| writer), needs))
     }
 
     /// Where the partitions have come to after an epoch.

@@ -55,6 +55,8 @@ pub struct Resume {
     first_checkpoint: u64,
     manifest: Option<Manifest>,
     fresh: BTreeSet<String>,
+    /// The pipeline's steps.
+    steps: BTreeSet<String>,
     workers: Mutex<HashMap<usize, Restored>>,
     journal: journal::Settings,
     peers: usize,
@@ -122,6 +124,11 @@ impl Resume {
         check_names(plan, &fresh)?;
         if let Some(manifest) = &manifest {
             compare(plan, manifest, &fresh)?;
+            if let Some(restored) = manifest.restores {
+                for name in dir.abandon_savepoints(restored, manifest.checkpoint)? {
+                    tracing::warn!("savepoint {name}: came after what is gone back to; it is set aside");
+                }
+            }
         }
         let leader = Leader {
             claim: Arc::clone(&claim),
@@ -141,7 +148,8 @@ impl Resume {
             workers: Mutex::new(by_worker(keys, peers)),
             manifest,
             fresh,
-            journal: run.plan().journal.clone(),
+            steps: steps(plan).into_keys().collect(),
+            journal: journal_settings(plan, options),
             peers,
             fence: Arc::new(move || claim.check()),
             leader: Mutex::new(Some(leader)),
@@ -186,8 +194,9 @@ impl Resume {
             first_checkpoint,
             manifest,
             fresh: options.fresh.iter().cloned().collect(),
+            steps: steps(run.plan()).into_keys().collect(),
             workers: Mutex::new(by_worker(keys, peers)),
-            journal: run.plan().journal.clone(),
+            journal: journal_settings(run.plan(), options),
             peers,
             fence: Arc::new(move || checked.check(generation)),
             leader: Mutex::new(None),
@@ -245,13 +254,26 @@ impl Resume {
             place.peers
         );
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut restored = workers.remove(&place.index).unwrap_or_default();
-        restored.retain(|step, _| !self.fresh.contains(step));
+        let restored = workers.remove(&place.index).unwrap_or_default();
+        let stays = |step: &str| {
+            let known = self
+                .manifest
+                .as_ref()
+                .is_some_and(|manifest| manifest.steps.contains_key(step));
+            known && self.steps.contains(step) && !self.fresh.contains(step)
+        };
+        let (restored, dropped) = restored.into_iter().partition(|(step, _)| stays(step));
         let mut files = BTreeMap::new();
         for file in self.manifest.iter().flat_map(|manifest| &manifest.files) {
             *files.entry(file.checkpoint).or_default() += file.bytes / place.peers as u64;
         }
-        let ledger = Ledger::new(self.dir.clone(), self.generation, place.index, restored, files);
+        let ledger = Ledger::new(
+            self.dir.clone(),
+            self.generation,
+            place.index,
+            (restored, dropped),
+            files,
+        );
         Ok(std::rc::Rc::new(std::cell::RefCell::new(ledger)))
     }
 
@@ -279,6 +301,13 @@ impl Resume {
         let opened = Arc::clone(run);
         let inner = Box::new(move |wake: Wake| opened.plan().sources[source].source.open(number, None, wake));
         journal::open(settings, from, inner, wake, watch)
+    }
+}
+
+fn journal_settings(plan: &Plan, options: &StateOptions) -> journal::Settings {
+    journal::Settings {
+        whole: options.from.is_some(),
+        ..plan.journal.clone()
     }
 }
 

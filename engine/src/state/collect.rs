@@ -23,7 +23,8 @@ pub struct Collected {
     pub claims: usize,
     /// Files that a crash left half written.
     pub unfinished: usize,
-    /// The lowest number of a checkpoint or savepoint that can still be gone on from; 0 when nothing was looked at.
+    /// The oldest checkpoint of the chain that stays; 0 when nothing was looked at. Savepoints don't count: a journal can't grow for as
+    /// long as one of them is there.
     pub oldest_needed: u64,
     /// Savepoints that are damaged and so protect no files: a sentence for each.
     pub remarks: Vec<String>,
@@ -44,21 +45,22 @@ impl StateDir {
         if sorted.kept.is_empty() {
             return Ok(done); // before the first checkpoint, or with none that is whole: touch nothing
         }
-        let mut numbers: Vec<u64> = sorted.kept.iter().map(|manifest| manifest.checkpoint).collect();
+        done.oldest_needed = sorted
+            .kept
+            .iter()
+            .map(|manifest| manifest.checkpoint)
+            .min()
+            .unwrap_or(0);
         let mut needed: HashSet<String> = sorted.kept.iter().flat_map(names).collect();
         for name in self.savepoints()? {
             match manifest::read(&self.named().join(format!("{name}.json"))) {
-                Ok(manifest) => {
-                    numbers.push(manifest.checkpoint);
-                    needed.extend(names(&manifest));
-                }
+                Ok(manifest) => needed.extend(names(&manifest)),
                 Err(error) if error.is::<Damaged>() => {
                     done.remarks.push(format!("savepoint {name:?} is lost: {error}"))
                 }
                 Err(error) => return Err(error), // a newer binary's, perhaps: its files must stay
             }
         }
-        done.oldest_needed = numbers.into_iter().min().unwrap_or(0);
         let mut freed: HashSet<String> = HashSet::new();
         for (id, manifest) in &sorted.unneeded {
             freed.extend(manifest.iter().flat_map(names));

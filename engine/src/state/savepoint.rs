@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::place::Beside;
 use super::{Found, Manifest, StateDir, folder, manifest, sealed};
@@ -65,6 +65,24 @@ impl StateDir {
             return Err(error.context(format!("{} can't be named {name:?} any more", manifest.id())));
         }
         Ok(path)
+    }
+
+    /// Sets the savepoints aside whose rows were taken back when checkpoint `by` went back to `restored`: nothing would bring those rows
+    /// again. Gives their names.
+    ///
+    /// # Errors
+    /// A file can't be renamed.
+    pub fn abandon_savepoints(&self, restored: u64, by: u64) -> anyhow::Result<Vec<String>> {
+        let mut abandoned = Vec::new();
+        for name in self.savepoints()? {
+            let path = self.savepoint_path(&name)?;
+            if manifest::read(&path).is_ok_and(|manifest| restored < manifest.checkpoint && manifest.checkpoint < by) {
+                let aside = path.with_extension("abandoned");
+                std::fs::rename(&path, &aside).with_context(|| path.display().to_string())?;
+                abandoned.push(name);
+            }
+        }
+        Ok(abandoned)
     }
 
     /// The numbers of the checkpoints that have a name. A savepoint that can't be read has none.

@@ -145,6 +145,7 @@ pub fn settings(folder: &Path) -> Settings {
         full: Full::Block,
         sync_every: Duration::from_millis(1),
         segment_bytes: 4096,
+        whole: false,
         fence: Arc::new(|| Ok(())),
     }
 }

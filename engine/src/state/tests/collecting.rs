@@ -32,7 +32,7 @@ fn the_newest_stay_with_their_files_and_those_of_savepoints() {
         manifests: 3,
         state_files: 1,
         state_bytes: first.files[0].bytes,
-        oldest_needed: 2,
+        oldest_needed: 4,
         ..Collected::default()
     };
     assert_eq!(done, expected);
@@ -40,7 +40,7 @@ fn the_newest_stay_with_their_files_and_those_of_savepoints() {
     assert_eq!(
         dir.collect(&claim, 2, DAY).unwrap(),
         Collected {
-            oldest_needed: 2,
+            oldest_needed: 4,
             ..Collected::default()
         }
     );
