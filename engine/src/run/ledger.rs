@@ -132,6 +132,7 @@ impl Ledger {
         snapshot: &Snapshot,
         on_disk: &mut OnDisk,
     ) -> anyhow::Result<()> {
+        self.bury(checkpoint)?;
         let (head, tail) = snapshot.parts();
         // Without a tail nothing of the older records is needed.
         let restart = snapshot.is_restart() || on_disk.tail == 0;
@@ -157,6 +158,16 @@ impl Ledger {
         };
         self.live += on_disk.head + on_disk.tail;
         *self.oldest.entry(oldest).or_default() += 1;
+        Ok(())
+    }
+
+    /// Writes that the dropped keys are gone: before anything else, since a key of the same name may have begun anew.
+    fn bury(&mut self, checkpoint: u64) -> anyhow::Result<()> {
+        for (step, key, mut slots) in std::mem::take(&mut self.dropped) {
+            for (slot, on_disk) in slots.iter_mut().enumerate() {
+                self.write_gone(checkpoint, (&step, slot, &key), on_disk)?;
+            }
+        }
         Ok(())
     }
 
@@ -215,11 +226,7 @@ impl Ledger {
     /// Ends the checkpoint: its file, and the oldest checkpoint whose files are still needed. Plans what the next one cleans, so
     /// that the files never hold much more than twice what is live.
     pub fn finish(&mut self, checkpoint: u64) -> anyhow::Result<(Option<FileWriter>, u64)> {
-        for (step, key, mut slots) in std::mem::take(&mut self.dropped) {
-            for (slot, on_disk) in slots.iter_mut().enumerate() {
-                self.write_gone(checkpoint, (&step, slot, &key), on_disk)?;
-            }
-        }
+        self.bury(checkpoint)?;
         let needs = self.oldest.first_key_value().map_or(u64::MAX, |(oldest, _)| *oldest);
         self.files.retain(|file, _| *file >= needs);
         let mut total: u64 = self.files.values().sum();
