@@ -54,6 +54,9 @@ pub(crate) fn hand_in<'scope>(
                     ..
                 } => {
                     due.insert(*time.time(), barrier);
+                    if let (Some(ledger), BarrierKind::Stop) = (&ledger, barrier.kind) {
+                        ledger.borrow_mut().stop_at = Some(*time.time());
+                    }
                     if carries {
                         open.insert(barrier.checkpoint, (time.delayed(time.time(), 0), expected));
                     }
@@ -147,6 +150,7 @@ pub(crate) fn gather<'scope>(
                     word: Word::Barrier(barrier),
                     ..
                 } = std::mem::take(frame)
+                    && place.index == 0
                 {
                     barriers.insert(barrier.checkpoint, barrier);
                 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TrySendError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -223,8 +223,7 @@ impl Desk {
                 checkpoint: barrier.checkpoint,
                 staged,
             };
-            // A closed door is that of a sink that has failed, which ends the run.
-            let _ = self.doors[sink].send(errand);
+            self.hand_over(sink, errand)?;
         }
         let metrics = &self.run.metrics;
         metrics.checkpoints.inc();
@@ -232,6 +231,28 @@ impl Desk {
         metrics.checkpoint_seconds.inc_by(started.elapsed().as_secs_f64());
         self.clerk.committed.store(barrier.checkpoint, Ordering::Release);
         Ok(())
+    }
+}
+
+/// How soon a full queue is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+impl Desk {
+    /// Puts an errand into a sink's queue; its target may be away, and then a stop doesn't wait for ever.
+    fn hand_over(&self, sink: usize, mut errand: Errand) -> anyhow::Result<()> {
+        loop {
+            match self.doors[sink].try_send(errand) {
+                Ok(()) => return Ok(()),
+                // That of a sink that has failed, which ends the run.
+                Err(TrySendError::Disconnected(_)) => return Ok(()),
+                Err(TrySendError::Full(back)) if !self.run.out_of_patience() => errand = back,
+                Err(TrySendError::Full(_)) => {
+                    let name = &self.run.plan().sinks[sink].name;
+                    anyhow::bail!("sink {name}: its target takes nothing; the next run publishes what is staged");
+                }
+            }
+            std::thread::park_timeout(RETRY);
+        }
     }
 }
 
@@ -246,6 +267,9 @@ impl Leader {
             .dir
             .collect(&self.claim, self.keep, self.grace)
             .context("old checkpoints")?;
+        for remark in collected.remarks {
+            tracing::warn!("{remark}");
+        }
         Ok(collected.oldest_needed)
     }
 }

@@ -7,7 +7,7 @@ use timely::dataflow::ProbeHandle;
 
 use super::Run;
 use super::clerk::Clerk;
-use super::feed::Input;
+use super::feed::{EPOCHS_IN_FLIGHT, Input};
 use crate::frame::{Barrier, BarrierKind, Frame, Word};
 
 /// How often passing time is stamped for machines that are silent.
@@ -56,9 +56,9 @@ impl Conductor {
         }
     }
 
-    /// Stamps what is due into the open epoch, before this worker's feed leaves it for `next`: the epoch it opens now, or none when it has ended. `raw` says how far
-    /// the sources of all workers have come.
-    pub fn turn(&mut self, next: Option<u64>, raw: &ProbeHandle<u64>, caught_up: bool) {
+    /// Stamps what is due into the open epoch, before this worker's feed leaves it for `next`: the epoch it opens now, or none
+    /// when it has ended. `raw` says how far the sources of all workers have come.
+    pub fn turn(&mut self, next: Option<u64>, raw: &ProbeHandle<u64>) {
         if self
             .in_flight
             .is_some_and(|checkpoint| self.clerk.committed() >= checkpoint)
@@ -80,12 +80,16 @@ impl Conductor {
         if stops || raw.done() {
             // One checkpoint at a time.
             if self.in_flight.is_none() {
+                if stops {
+                    // Ahead of all workers, so that each still fills its epochs up to there: a stop cuts no epoch short.
+                    self.advance_to(self.epoch + EPOCHS_IN_FLIGHT + 1);
+                }
                 self.barrier(if stops { BarrierKind::Stop } else { BarrierKind::End });
                 self.control = None;
             }
             return;
         }
-        self.stamp(caught_up);
+        self.stamp();
         let reached = next.or_else(|| raw.with_frontier(|frontier| frontier.first().copied()));
         if let Some(reached) = reached.filter(|reached| *reached > self.epoch) {
             self.advance_to(reached);
@@ -97,9 +101,9 @@ impl Conductor {
         self.control.is_none() && self.in_flight.is_none()
     }
 
-    fn stamp(&mut self, caught_up: bool) {
+    fn stamp(&mut self) {
         // What waits in a journal was not silence.
-        if self.live && caught_up && self.last_tick.elapsed() >= TICK {
+        if self.live && self.run.caught_up() && self.last_tick.elapsed() >= TICK {
             self.last_tick = Instant::now();
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             let now_us = since.map_or(0, |since| since.as_micros() as i64);

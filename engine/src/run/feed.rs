@@ -18,7 +18,7 @@ use crate::source::{Partition, Poll, Wake};
 use crate::state::Offset;
 
 /// Epochs that may be on their way at once. With the size of a raw batch it bounds the rows in memory.
-const EPOCHS_IN_FLIGHT: u64 = 8;
+pub(crate) const EPOCHS_IN_FLIGHT: u64 = 8;
 
 /// Raw batches of bounded partitions in one epoch, over all of them. A constant of the plan, not of the workers, so that
 /// rows fall into the same epochs with any number of workers.
@@ -48,6 +48,7 @@ pub(crate) struct Feed {
     per_epoch: usize,
     epoch: u64,
     stopped: bool,
+    behind: bool,
     released: u64,
     opened: Instant,
     noted: Instant,
@@ -153,6 +154,7 @@ impl Feed {
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
             epoch: 0,
             stopped: false,
+            behind: false,
             released: 0,
             opened: now,
             noted: now,
@@ -170,17 +172,22 @@ impl Feed {
         (!self.inputs.is_empty()).then_some(self.epoch)
     }
 
-    /// True when no journal holds anything that was not read yet.
-    pub fn caught_up(&self) -> bool {
+    /// Tells the run whether a journal here holds something that was not read yet.
+    fn note_behind(&mut self) {
         let behind = |fed: &Fed| matches!(&fed.reader, Reader::Journaled(journal) if !journal.caught_up());
-        !self.partitions.iter().any(behind)
+        let behind = self.partitions.iter().any(behind);
+        if behind != std::mem::replace(&mut self.behind, behind) {
+            self.run.note_behind(behind);
+        }
     }
 
     /// Fills the open epoch and opens the next when it is full. `taken` tells whether the sinks have taken an epoch.
     pub fn turn(&mut self, taken: impl Fn(u64) -> bool) -> anyhow::Result<Next> {
-        if self.run.stopping() && !std::mem::replace(&mut self.stopped, true) {
+        if self.stops_now() && !std::mem::replace(&mut self.stopped, true) {
             self.stop()?;
         }
+        self.release()?;
+        self.note_behind();
         if self.partitions.is_empty() {
             if !self.inputs.is_empty() {
                 self.note_offsets();
@@ -188,7 +195,6 @@ impl Feed {
             }
             return Ok(Next::Ended);
         }
-        self.release()?;
         if self.epoch >= EPOCHS_IN_FLIGHT && !taken(self.epoch - EPOCHS_IN_FLIGHT) {
             return Ok(Next::After(Duration::from_millis(1)));
         }
@@ -216,8 +222,23 @@ impl Feed {
             }
         }
         self.note_offsets();
-        self.next_epoch();
+        if self.stop_at().is_some_and(|last| self.epoch >= last) {
+            self.stopped = true;
+            self.stop()?;
+        } else {
+            self.next_epoch();
+        }
         Ok(Next::Now)
+    }
+
+    /// The epoch of the checkpoint that ends a run with state, once it is known.
+    fn stop_at(&self) -> Option<u64> {
+        self.ledger.as_ref()?.borrow().stop_at
+    }
+
+    /// A run without state stops where it is. One with state fills its epochs up to the last checkpoint, so that a stop changes nothing.
+    fn stops_now(&self) -> bool {
+        self.ledger.is_none() && self.run.stopping()
     }
 
     /// With state the next run reads on from the checkpoint. Without it, what outside believes to be ours is still read.

@@ -84,7 +84,7 @@ fn turn(worker: &mut Worker, common: &Common, place: Place) -> anyhow::Result<()
             Next::Now
         });
         let conducting = conductor.as_mut().is_some_and(|conductor| {
-            conductor.turn(feed.epoch(), &raw, feed.caught_up());
+            conductor.turn(feed.epoch(), &raw);
             !conductor.done()
         });
         match next {
@@ -118,7 +118,8 @@ fn build(scope: Scope<'_, u64>, common: &Common, place: Place, ledger: Option<&S
     let (control_input, control) = scope.new_input_with_builder::<NoopBuilder<Frame>>();
     let control = moved(control, "control", DistributorPact(|_| InTurn));
     let mut inputs = Vec::new();
-    // Ordered maps: every worker must build the same dataflow. Rows as decoded, for sinks; rows at the worker that owns their machine, for steps.
+    // Ordered maps: every worker must build the same dataflow. Rows as decoded, for sinks; rows at the worker that owns their
+    // machine, for steps.
     let mut decoded: BTreeMap<Edge, Frames<'_>> = BTreeMap::new();
     let mut owned: BTreeMap<Edge, Frames<'_>> = BTreeMap::new();
     let mut raws = Vec::new();

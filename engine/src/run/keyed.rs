@@ -230,7 +230,12 @@ impl Driver {
                 match (slot, &self.order) {
                     (TIME, Ordering::Time(in_time)) => in_time.snapshot(number as u32, &mut snapshot)?,
                     (OPERATOR, _) => operator.snapshot(&mut snapshot)?,
-                    _ => continue,
+                    _ => {
+                        // Of a step that ordered by time once.
+                        let key = self.order.keys().name(number as u32);
+                        ledger.write_gone(checkpoint, (&self.name, slot, key), on_disk)?;
+                        continue;
+                    }
                 }
                 let key = self.order.keys().name(number as u32);
                 ledger.write(checkpoint, (&self.name, slot, key), &snapshot, on_disk)?;

@@ -42,6 +42,8 @@ pub(crate) struct Ledger {
     /// The partitions' offsets at checkpoints, and the oldest checkpoint that is still needed.
     pub passed: BTreeMap<u64, Vec<(u32, u32, Offset)>>,
     pub released: u64,
+    /// The epoch of the checkpoint that ends the run, once it is known.
+    pub stop_at: Option<u64>,
     /// Keys of steps that start without their state, or are no longer there: said to be gone at the next checkpoint, or they would come
     /// back with the one after.
     dropped: Vec<(String, String, [OnDisk; SLOTS])>,
@@ -83,6 +85,7 @@ impl Ledger {
             offsets: BTreeMap::new(),
             passed: BTreeMap::new(),
             released: 0,
+            stop_at: None,
             dropped: Vec::new(),
         };
         for (step, keys) in dropped {
@@ -263,7 +266,7 @@ impl Ledger {
 }
 
 /// More epochs than can be on their way.
-const EPOCHS_KEPT: usize = 1024;
+const EPOCHS_KEPT: usize = 256;
 
 impl From<Kept> for Saved {
     fn from(kept: Kept) -> Self {

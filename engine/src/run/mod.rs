@@ -34,7 +34,7 @@ mod resume;
 
 use std::any::Any;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,6 +108,10 @@ pub struct Run {
     stop: AtomicBool,
     stopped_at: OnceLock<Instant>,
     failed: AtomicBool,
+    /// This process does not lead.
+    follows: AtomicBool,
+    /// Workers with a journal that is not read to its end.
+    behind: AtomicUsize,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
@@ -121,6 +125,8 @@ type Answer = Sender<anyhow::Result<u64>>;
 /// Savepoints that were asked for: those that wait for the next checkpoint, and those of the one on its way.
 #[derive(Default)]
 struct Savepoints {
+    /// Nobody will take one any more, or ever.
+    closed: bool,
     asked: Vec<(String, Answer)>,
     begun: Vec<(String, Answer)>,
 }
@@ -151,6 +157,8 @@ impl Run {
             stop: AtomicBool::new(false),
             stopped_at: OnceLock::new(),
             failed: AtomicBool::new(false),
+            follows: AtomicBool::new(false),
+            behind: AtomicUsize::new(0),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
@@ -199,17 +207,41 @@ impl Run {
     pub fn savepoint(&self, name: &str) -> anyhow::Result<u64> {
         let (answer, answered) = channel();
         let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
-        savepoints.asked.push((name.to_owned(), answer));
+        if !savepoints.closed {
+            savepoints.asked.push((name.to_owned(), answer));
+        }
         drop(savepoints);
         answered
             .recv()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the run has ended, or keeps no state")))
     }
 
+    /// A worker of this process has come to be behind its journals, or has caught up.
+    pub(crate) fn note_behind(&self, behind: bool) {
+        if behind {
+            self.behind.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.behind.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// True when no journal of this process holds anything that was not read yet.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.behind.load(Ordering::Acquire) == 0
+    }
+
     pub(crate) fn say_what_journals_say(&self) {
         for (source, sentence) in self.metrics.journal_sentences() {
             tracing::warn!("source {source}: {sentence}");
         }
+    }
+
+    /// Who waits for one is told by the closed channel.
+    fn close_savepoints(&self) {
+        *self.savepoints.lock().unwrap_or_else(PoisonError::into_inner) = Savepoints {
+            closed: true,
+            ..Savepoints::default()
+        };
     }
 
     pub(crate) fn wants_checkpoint(&self) -> bool {
@@ -246,10 +278,11 @@ impl Run {
     /// The first thing that could not go on: a source that can't be read, a sink that can't be written, an operator's
     /// error. After a source's error everything read before it is published; after any other, everything up to the last checkpoint.
     pub fn execute_from(self: &Arc<Self>, resume: Option<Resume>, fabric: Fabric) -> anyhow::Result<Vec<Remark>> {
+        if resume.is_none() {
+            self.close_savepoints();
+        }
         let executed = self.run_through(resume, fabric);
-        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
-        *savepoints = Savepoints::default(); // who waits for one is told by the closed channel
-        drop(savepoints);
+        self.close_savepoints();
         self.taps.close();
         executed?;
         if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -262,6 +295,7 @@ impl Run {
 
     fn run_through(self: &Arc<Self>, resume: Option<Resume>, fabric: Fabric) -> anyhow::Result<()> {
         let leads = fabric.process == 0;
+        self.follows.store(!leads, Ordering::Release);
         let opening = Opening {
             generation: resume.as_ref().map_or(0, Resume::generation),
             publishes: leads,
@@ -284,6 +318,10 @@ impl Run {
         let (clerk, queue) = clerk::Clerk::new();
         let working = outlet::start_all(self, &clerk, opened)?;
         let leader = resume.as_ref().and_then(Resume::take_leader);
+        // Held until the sinks have published: another run must not begin before.
+        let claim = leader
+            .as_ref()
+            .map(|leader| (Arc::clone(&leader.claim), leader.dir.clone()));
         let desk = clerk::start(self, &clerk, queue, doors.clone(), leader)?;
         let common = graph::Common {
             run: Arc::clone(self),
@@ -299,6 +337,9 @@ impl Run {
             self.fail(anyhow::anyhow!("the thread of the checkpoints panicked"));
         }
         outlet::close_all(self, working);
+        if let (Some((_claim, dir)), false) = (claim, self.failed()) {
+            dir.note_published(clerk.committed())?;
+        }
         if self.failed() {
             let late = "the last checkpoint took too long; the next run goes on from the one before";
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,12 +382,19 @@ impl Run {
 
     /// Records the first error and ends the run at once: nothing after the last checkpoint counts.
     pub(crate) fn fail(&self, error: anyhow::Error) {
-        self.end_with(error);
+        self.note_failure(error);
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Records the first error and ends the run in good order.
+    /// Records the first error and ends the run in good order. A process that does not lead can't do that alone, and fails.
     pub(crate) fn end_with(&self, error: anyhow::Error) {
+        if self.follows.load(Ordering::Acquire) {
+            return self.fail(error);
+        }
+        self.note_failure(error);
+    }
+
+    fn note_failure(&self, error: anyhow::Error) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -99,6 +99,8 @@ impl Resume {
             }
             None => dir.recover(&claim, &wanted)?,
         };
+        let fresh: BTreeSet<String> = options.fresh.iter().cloned().collect();
+        check_names(plan, &fresh)?;
         let mut first_checkpoint = claim.next_checkpoint();
         let (manifest, keys) = match newest {
             None => (None, HashMap::new()),
@@ -108,8 +110,11 @@ impl Resume {
                     .iter()
                     .for_each(|sentence| tracing::warn!("{sentence}"));
                 let mut manifest = found.manifest;
+                // Before anything is moved: an error here leaves all as it is.
+                compare(plan, &manifest, &fresh)?;
                 if options.from.is_some() || !found.passed_over.is_empty() {
-                    // From here on this is the newest, also after a crash before the next one: what later ones published is taken back.
+                    // From here on this is the newest, also after a crash before the next one: what later ones published is
+                    // taken back.
                     claim.resume_from(Some(&manifest))?;
                     manifest.restores = Some(manifest.restores.unwrap_or(manifest.checkpoint));
                     manifest.checkpoint = first_checkpoint;
@@ -120,10 +125,8 @@ impl Resume {
                 (Some(manifest), keys)
             }
         };
-        let fresh: BTreeSet<String> = options.fresh.iter().cloned().collect();
-        check_names(plan, &fresh)?;
         if let Some(manifest) = &manifest {
-            compare(plan, manifest, &fresh)?;
+            check_published(plan, manifest, &dir)?;
             if let Some(restored) = manifest.restores {
                 for name in dir.abandon_savepoints(restored, manifest.checkpoint)? {
                     tracing::warn!("savepoint {name}: came after what is gone back to; it is set aside");
@@ -384,6 +387,11 @@ fn compare(plan: &Plan, manifest: &Manifest, fresh: &BTreeSet<String>) -> anyhow
             tracing::warn!("source {source}: is no longer in the pipeline; its place is forgotten");
         }
     }
+    for sink in manifest.sinks.keys() {
+        if !plan.sinks.iter().any(|planned| planned.name == *sink) {
+            tracing::warn!("sink {sink}: is no longer in the pipeline");
+        }
+    }
     for planned in &plan.sources {
         match manifest.sources.contains_key(&planned.name) {
             true if fresh.contains(&planned.name) => {
@@ -407,6 +415,18 @@ fn compare(plan: &Plan, manifest: &Manifest, fresh: &BTreeSet<String>) -> anyhow
             .collect::<Vec<_>>()
             .join(" ")
     );
+    Ok(())
+}
+
+/// A sink that is gone can't publish what it staged last. After a stop in good order it has done so.
+fn check_published(plan: &Plan, manifest: &Manifest, dir: &StateDir) -> anyhow::Result<()> {
+    let staged = |tokens: &[state::Staged]| tokens.iter().any(|token| !token.0.is_null());
+    for (sink, _) in manifest.sinks.iter().filter(|(_, tokens)| staged(tokens)) {
+        anyhow::ensure!(
+            plan.sinks.iter().any(|planned| planned.name == *sink) || dir.published()? == Some(manifest.checkpoint),
+            "sink {sink} is no longer in the pipeline, and the last run was cut off before it had published all; run once more with it"
+        );
+    }
     Ok(())
 }
 

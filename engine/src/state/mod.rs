@@ -12,6 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
 mod chain;
 mod claim;
 mod collect;
@@ -64,6 +66,28 @@ impl StateDir {
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.root.join("journal")
+    }
+
+    /// Notes that the sinks have published everything up to this checkpoint, and the run has ended.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn note_published(&self, checkpoint: u64) -> anyhow::Result<()> {
+        let path = self.root.join("published");
+        std::fs::write(&path, checkpoint.to_string()).with_context(|| path.display().to_string())
+    }
+
+    /// The checkpoint that was published when the last run ended in good order.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn published(&self) -> anyhow::Result<Option<u64>> {
+        let path = self.root.join("published");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().parse().ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
     }
 
     fn claims(&self) -> PathBuf {
