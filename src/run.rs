@@ -47,11 +47,12 @@ pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
             ..Options::default()
         },
     )?;
+    // Before the state is read, which may take a while: a stop must not find nobody.
+    let signalled = stop_on_signals(&run, settings.data.is_some())?;
     let started = settings.state.start(&run, settings.data.clone())?;
     if started.resume.as_ref().is_some_and(Resume::ended) {
         eprintln!("an earlier run has read the input to its end; --overwrite begins anew");
     }
-    let signalled = stop_on_signals(&run, started.resume.is_some())?;
     let api = if settings.listen.is_none() && (settings.until_end || settings.state.follows()) {
         None
     } else {

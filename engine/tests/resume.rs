@@ -81,10 +81,10 @@ fn stopped_and_resumed_with_other_workers_gives_the_same_rows() {
         assert!(runs < 2_000, "no run makes progress");
     }
     assert!(runs > 2, "{runs} runs");
-    assert_eq!(toy::kept("resume"), expected);
+    assert!(toy::kept("resume") == expected);
     // What has ended is not read again.
     go(&start(&text, 2), &options(data.path())).unwrap();
-    assert_eq!(toy::kept("resume"), expected);
+    assert!(toy::kept("resume") == expected);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_failing_sink_costs_nothing_when_the_run_is_started_again() {
         let Err(error) = ended else { break };
         assert_eq!(format!("{error:#}"), "sink out: the shelf is full");
     }
-    assert_eq!(toy::kept("again"), expected);
+    assert!(toy::kept("again") == expected);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_source_that_cannot_repeat_goes_through_the_journal() {
     let data = tempfile::tempdir().unwrap();
     let run = start(&pipeline("journal", ", fleeting: true", 2_000), 2);
     go(&run, &options(data.path())).unwrap();
-    assert_eq!(toy::kept("journal"), expected);
+    assert!(toy::kept("journal") == expected);
     let journal = data.path().join("_taktline/journal/plc/0");
     assert!(journal.is_dir(), "no journal");
 }
@@ -161,9 +161,10 @@ fn a_savepoint_can_be_gone_back_to() {
     let then = toy::kept("save");
     toy::LET.store(true, std::sync::atomic::Ordering::Release);
     running.join().unwrap().unwrap();
-    assert_eq!(toy::kept("save"), expected);
+    assert!(toy::kept("save") == expected);
     assert!(then.len() < expected.len());
 
+    toy::LET.store(false, std::sync::atomic::Ordering::Release);
     let back = StateOptions {
         from: Some("before".into()),
         ..options(data.path())
@@ -171,9 +172,10 @@ fn a_savepoint_can_be_gone_back_to() {
     let run = start(&text, 3);
     run.stop();
     go(&run, &back).unwrap();
-    assert_eq!(toy::kept("save"), then, "what came after the savepoint is taken back");
+    assert!(toy::kept("save") == then, "what came after the savepoint is taken back");
+    toy::LET.store(true, std::sync::atomic::Ordering::Release);
     go(&start(&text, 1), &options(data.path())).unwrap();
-    assert_eq!(toy::kept("save"), expected);
+    assert!(toy::kept("save") == expected);
     let none = StateOptions {
         from: Some("after".into()),
         ..options(data.path())

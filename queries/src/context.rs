@@ -51,7 +51,7 @@ pub async fn context(dir: &Path, extra: &[(String, PathBuf)]) -> anyhow::Result<
     Ok(session)
 }
 
-/// Folders with a Delta log, sorted by name.
+/// Folders with a Delta log that has entries, sorted by name.
 fn delta_tables(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     if !dir.exists() {
         return Ok(Vec::new());
@@ -60,7 +60,7 @@ fn delta_tables(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut tables = Vec::new();
     for entry in fs::read_dir(dir).with_context(read)? {
         let folder = entry.with_context(read)?.path();
-        if folder.join("_delta_log").is_dir()
+        if has_entries(&folder.join("_delta_log"))
             && let Some(name) = folder.file_name().and_then(|name| name.to_str())
         {
             tables.push((name.to_lowercase(), folder));
@@ -68,6 +68,17 @@ fn delta_tables(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     }
     tables.sort();
     Ok(tables)
+}
+
+/// False also for a log that is just being made.
+fn has_entries(log: &Path) -> bool {
+    let mut entries = fs::read_dir(log).into_iter().flatten().flatten();
+    entries.any(|entry| {
+        entry
+            .path()
+            .extension()
+            .is_some_and(|ending| ending == "json" || ending == "parquet")
+    })
 }
 
 async fn register_delta(session: &SessionContext, name: &str, folder: &Path) -> anyhow::Result<()> {

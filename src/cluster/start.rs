@@ -60,7 +60,8 @@ pub struct StartArgs {
     /// A start that lasted so many seconds was a good one, and the next is made at once.
     #[arg(long, hide = true, value_name = "SECS", default_value_t = 30)]
     settled_after: u64,
-    /// After `--`: further options of `taktline run`, for the first start only.
+    /// After `--`: further options of `taktline run`, for the first start only: if that dies before its first checkpoint, the
+    /// next start is without them (stop the cluster then, and give them again).
     #[arg(last = true, value_name = "RUN OPTION")]
     at_first: Vec<OsString>,
 }
@@ -182,8 +183,8 @@ fn detach(folder: &Path) -> anyhow::Result<ExitCode> {
         .find(|argument| *argument == "--detach")
         .context("--detach")?;
     *flag = "--detached".into();
-    let log_file = folder.join("logs").join("supervisor.log");
-    std::fs::create_dir_all(folder.join("logs")).with_context(|| folder.display().to_string())?;
+    let log_file = output::logs(folder).join("supervisor.log");
+    std::fs::create_dir_all(output::logs(folder)).with_context(|| folder.display().to_string())?;
     let log = File::options()
         .create(true)
         .append(true)
@@ -213,7 +214,7 @@ fn detach(folder: &Path) -> anyhow::Result<ExitCode> {
             .iter()
             .any(|record| record.pid == pid && record.host == record::host())
         {
-            eprintln!("pid {pid}; logs in {}", folder.join("logs").display());
+            eprintln!("pid {pid}; logs in {}", output::logs(folder).display());
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(Duration::from_millis(20));

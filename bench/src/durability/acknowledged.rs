@@ -19,6 +19,9 @@ const MACHINES: usize = 50;
 const SIGNALS: [&str; 4] = ["pressure", "position", "temperature", "vibration"];
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// So long the broker may take to read the last acknowledgements.
+const QUIET: Duration = Duration::from_secs(10);
+
 struct Rates {
     acknowledged: f64,
     history: f64,
@@ -63,16 +66,16 @@ pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
         note: format!(
             "{} messages of QoS 1, {{\"ts\":…,\"value\":…}} on {} topics, which one Mosquitto (localhost, no persistence) keeps for two \
              subscribers; first one takes them, then the other, and the order changes from run to run. Bare: rumqttc 5 that \
-             acknowledges each message and forgets it. Taktline: `bench/pipelines/mqtt.yaml`, a message is acknowledged after \
-             the journal's fsync. Timed from the first message to the last, without process start. After each run \
-             the broker was asked: it kept no message that Taktline had not acknowledged.",
+             acknowledges each message and forgets it. Taktline: `bench/pipelines/mqtt.yaml`, a message counts when the journal's \
+             fsync has made it durable, right after which it is acknowledged. Timed from the first message to the last, without process start. 10 s after each run \
+             the broker was asked: it kept no message, so all had been acknowledged.",
             args.messages,
             MACHINES * SIGNALS.len()
         ),
         columns: vec!["what", "messages (runs)", "ratio to the bare subscriber"],
         rows: vec![
             line("bare subscriber", &bare),
-            line("Taktline: durable in the journal, acknowledged", &ours),
+            line("Taktline: durable in the journal", &ours),
             line("Taktline: taken by history", &history),
         ],
     })
@@ -94,6 +97,8 @@ fn taktline(args: &DurabilityArgs, broker: &Broker, data: &Path) -> anyhow::Resu
         history: rate(taken),
     };
     run.stop()?;
+    // Mosquitto forgets what it hasn't read of a connection when the next one of that name comes.
+    std::thread::sleep(QUIET);
     let kept = left(broker, OURS)?;
     ensure!(
         kept == 0,

@@ -43,6 +43,9 @@ pub struct DurabilityArgs {
     /// Worker threads of each run.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// What else is to be said about the binary and the machine.
+    #[arg(long, default_value = "")]
+    remark: String,
     /// Where the result is written.
     #[arg(long, default_value = "bench/results")]
     results: PathBuf,
@@ -65,9 +68,10 @@ pub fn durability(args: &DurabilityArgs) -> anyhow::Result<()> {
     let head = format!(
         "# What durability costs\n\n{}; data on a local disk; {} workers.\n\
          The middle of several runs, each in a process of its own; all runs stand beside it.\n\
-         Command: `bench durability --taktline target/release/taktline [--only PART]`",
+         Command: `bench durability --taktline target/release/taktline [--only PART]`\n\n{}",
         page::machine(&args.taktline)?,
-        args.workers
+        args.workers,
+        args.remark
     );
     for part in Part::value_variants() {
         if !args.only.is_empty() && !args.only.contains(part) {

@@ -50,7 +50,7 @@ pub(super) struct Log {
     /// The newest version that we know of.
     version: Version,
     /// The newest checkpoint of ours that the log has; of this run only where it keeps no state.
-    published: Option<u64>,
+    pub(super) published: Option<u64>,
     /// True when the last commit may or may not have reached the log.
     uncertain: bool,
     /// True once older generations are shut out.

@@ -269,7 +269,8 @@ impl Sink for HistorySink {
 }
 
 impl HistorySink {
-    /// Tables that the pipeline once had: those with something staged, and those of ours in the data directory.
+    /// Tables that the pipeline once had, or that another sink of it has: those with something staged, and those of ours in
+    /// the data directory.
     fn former_tables(&self, staged: &BTreeMap<String, Vec<Part>>) -> anyhow::Result<Vec<String>> {
         let mut names: Vec<String> = staged.keys().cloned().collect();
         let place = || format!("data directory {}", self.root.display());

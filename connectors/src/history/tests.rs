@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod two_sinks;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Beginning anew in the same directory.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,8 @@ const LEASE: Duration = Duration::from_secs(10);
 
 impl StateDir {
     /// Removes all state: checkpoints, savepoints, journals. One small file stays, so that generations go on rising and
-    /// a run that was stopped before doesn't take the next one for itself.
+    /// a run that was stopped before doesn't take the next one for itself; and what others keep beside the state, like the
+    /// logs and locks of a supervisor that is about to run.
     ///
     /// # Errors
     /// When a live run holds the directory, and when something can't be removed.
@@ -22,14 +24,13 @@ impl StateDir {
         }
         let claim = self.claim("", LEASE)?;
         claim.resume_from(None)?; // from here on nothing below counts, however far this gets
-        for name in folder::names(&self.root)?.iter().filter(|name| *name != "claims") {
-            let path = self.root.join(name);
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.with_context(|| format!("can't remove {}", path.display()))?;
+        for path in [self.checkpoints(), self.states(), self.named(), self.journal()] {
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("can't remove {}", path.display()));
+                }
+                _ => {}
+            }
         }
         folder::sync(&self.root)?;
         let own = self.claim_path(claim.generation());

@@ -527,7 +527,9 @@ struct Keep {
 }
 
 /// What the sinks show, by `to`: rows as `input: columns`, each with the checkpoint that published it.
-pub static KEPT: LazyLock<Mutex<HashMap<String, Vec<(u64, String)>>>> = LazyLock::new(Mutex::default);
+pub static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
+
+type Kept = HashMap<String, Vec<(u64, String)>>;
 
 /// The rows kept under this name, sorted.
 pub fn kept(to: &str) -> Vec<String> {

@@ -81,7 +81,7 @@ impl Supervisor {
     pub fn run(&self, stop: &AtomicBool) -> anyhow::Result<Outcome> {
         let _claim = record::claim(&self.folder, &self.processes)?;
         record::remove_stale(&self.folder, &self.processes)?;
-        let (here, of, logs) = (self.processes.len(), self.addresses.of(), self.folder.join("logs"));
+        let (here, of, logs) = (self.processes.len(), self.addresses.of(), output::logs(&self.folder));
         tracing::info!("{here} of {of} processes are started; logs in {}", logs.display());
         let mut record = Record {
             pid: std::process::id(),

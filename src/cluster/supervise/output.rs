@@ -11,10 +11,16 @@ pub const LOG_BYTES: u64 = 16 << 20;
 /// A line that is longer may be cut in two.
 const LINE_BYTES: u64 = 64 << 10;
 
+/// Where the logs of a cluster are.
+#[must_use]
+pub fn logs(folder: &Path) -> PathBuf {
+    folder.join("logs")
+}
+
 /// The log of one process.
 #[must_use]
 pub fn log_file(folder: &Path, process: usize) -> PathBuf {
-    folder.join("logs").join(format!("process-{process}.log"))
+    logs(folder).join(format!("process-{process}.log"))
 }
 
 /// Where a log goes when it is full.

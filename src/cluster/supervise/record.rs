@@ -68,7 +68,7 @@ pub struct Claim(#[expect(dead_code, reason = "its locks are what it is for")] V
 /// # Errors
 /// Names the supervisor that has one of them.
 pub fn claim(folder: &Path, processes: &[usize]) -> anyhow::Result<Claim> {
-    std::fs::create_dir_all(folder.join("logs")).with_context(|| folder.display().to_string())?;
+    std::fs::create_dir_all(super::output::logs(folder)).with_context(|| folder.display().to_string())?;
     let mut locks = Vec::new();
     for &process in processes {
         let path = lock_file(folder, process);

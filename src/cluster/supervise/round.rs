@@ -105,6 +105,9 @@ impl Round {
             started: Instant::now(),
             children: Vec::new(),
         };
+        // Between two starts somebody may have cleared the folder.
+        let logs = output::logs(folder);
+        fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
         for &process in processes {
             let file = alive::heartbeat_file(folder, process);
             let heartbeat = Heartbeat::new(file)?;

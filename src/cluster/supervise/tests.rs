@@ -105,7 +105,6 @@ fn one_that_dies_takes_all_with_it_and_all_are_started_again() {
 #[test]
 fn the_one_that_died_is_named_not_those_that_miss_it() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("logs")).unwrap();
     let supervisor = supervisor(dir.path(), 3, "[ $P = 1 ] && kill -9 $$; exit 1");
     let mut round = supervisor.start(0).unwrap();
     let mut end = None;
@@ -115,6 +114,19 @@ fn the_one_that_died_is_named_not_those_that_miss_it() {
     });
     let how = "was ended by signal 9".to_owned();
     assert_eq!(end, Some(End::Died { process: 1, how }));
+}
+
+#[test]
+fn logs_that_were_removed_between_two_starts_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let supervisor = supervisor(dir.path(), 1, "echo start $R");
+    for restarts in 0..2 {
+        let mut round = supervisor.start(restarts).unwrap();
+        wait_for("its end", || round.look(LONG).unwrap() == Some(End::All));
+        round.kill(); // waits for its last lines
+        assert_eq!(log(dir.path(), 0), format!("start {restarts}\n"));
+        std::fs::remove_dir_all(output::logs(dir.path())).unwrap();
+    }
 }
 
 #[test]

@@ -100,12 +100,17 @@ fn removal_leaves_nothing_to_go_on_from_and_generations_rise() {
     let first = checkpoint(&dir, &stopped, 1, &[]);
     dir.name_savepoint("before", &first).unwrap();
     fs::create_dir_all(dir.journal().join("plc")).unwrap();
+    let lock = dir.root.join("cluster/process-0.lock");
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    fs::write(&lock, "").unwrap();
     assert!(said(dir.remove()).contains("is in use"));
 
     stopped.stop_heartbeat();
     drop(dir.claim("presses", SHORT).unwrap());
     dir.remove().unwrap();
     assert!(!dir.exists() && !dir.journal().exists() && dir.savepoints().unwrap().is_empty());
+    assert_eq!(folder::names(&dir.root).unwrap(), ["claims", "cluster"]);
+    assert!(lock.exists(), "the supervisor that starts this run has it");
     let claim = dir.claim("presses", LEASE).unwrap();
     assert_eq!((claim.generation(), latest(&dir, &claim)), (4, None));
     assert!(said(stopped.check()).contains("taken over"));
