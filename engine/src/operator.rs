@@ -194,6 +194,11 @@ impl Output {
         }
     }
 
+    /// How many batches were emitted and not taken yet.
+    pub(crate) fn len(&self) -> usize {
+        self.batches.len()
+    }
+
     /// Takes what was emitted, in order.
     pub fn take(&mut self) -> Vec<RecordBatch> {
         std::mem::take(&mut self.batches)

@@ -8,7 +8,8 @@ use crate::running::{Metrics, Running, memory, process_cpu_secs, size};
 /// The figures of one moment, by the names in [`FIGURES`].
 pub type Figures = [f64; FIGURES.len()];
 
-/// A figure: its name, and whether it must stay flat. What grows with the history that is kept doesn't.
+/// A figure: its name, and whether it must stay flat. What grows with the history that is kept doesn't, nor the
+/// journal, which goes a whole segment at a time.
 pub const FIGURES: [(&str, bool); 16] = [
     ("resident memory, MB", true),
     ("open files", true),
@@ -21,7 +22,7 @@ pub const FIGURES: [(&str, bool); 16] = [
     ("checkpoints per second", true),
     ("commit of a checkpoint, ms", true),
     ("state written per checkpoint, KB", true),
-    ("journal, MB", true),
+    ("journal (segments of 64 MiB), MB", false),
     ("state files, MB", true),
     ("files of `_taktline`", true),
     ("Delta logs, MB", false),

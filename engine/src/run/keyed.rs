@@ -114,6 +114,13 @@ struct Driver {
     output: Output,
 }
 
+/// What moved the time of keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    ByRows,
+    BySilence,
+}
+
 /// A key in a step.
 #[derive(Default)]
 struct Slot {
@@ -312,7 +319,7 @@ impl Driver {
                 Ordering::Time(in_time) => {
                     let released = in_time.epoch(&self.name, &batches)?;
                     late = released.late.clone();
-                    self.hand_out(released)?;
+                    self.hand_out(released, Moved::ByRows)?;
                     self.note_watermark();
                 }
                 Ordering::Arrival(in_arrival) => {
@@ -329,7 +336,7 @@ impl Driver {
         if let (Some(now_us), Ordering::Time(in_time), true) = (tick, &mut self.order, self.patience_us > 0)
             && let Some(released) = in_time.tick(now_us, self.patience_us)?
         {
-            self.hand_out(released)?;
+            self.hand_out(released, Moved::BySilence)?;
         }
         if let (Some(now_us), Some(after_us)) = (tick, self.forget_after_us) {
             self.forget(now_us, after_us)?;
@@ -352,7 +359,7 @@ impl Driver {
         }
         if let Ordering::Time(in_time) = &mut self.order {
             let released = in_time.end(&silent)?;
-            self.hand_out(released)?;
+            self.hand_out(released, Moved::ByRows)?;
         }
         for number in silent {
             let mut own = std::mem::take(&mut self.slots[number as usize]);
@@ -369,7 +376,7 @@ impl Driver {
     }
 
     /// Rows first, then how far time has come.
-    fn hand_out(&mut self, released: Released) -> anyhow::Result<()> {
+    fn hand_out(&mut self, released: Released, by: Moved) -> anyhow::Result<()> {
         self.meet();
         released
             .wary
@@ -377,13 +384,20 @@ impl Driver {
             .for_each(|key| self.slots[*key as usize].changed = true);
         for moved in released.moves {
             let heard = !moved.rows.is_empty();
-            let Some(operator) = self.slots[moved.key as usize].at_work(heard) else {
+            let own = &mut self.slots[moved.key as usize];
+            let changed = own.changed;
+            let Some(operator) = own.at_work(heard) else {
                 continue;
             };
             if heard {
                 operator.rows(&Rows::new(&released.batch, moved.rows), &mut self.output)?;
             }
+            let emitted = self.output.len();
             operator.advance(moved.watermark, &mut self.output)?;
+            // Silence is measured anew after a restart, so that it has passed is nothing to keep, unless something came of it.
+            if by == Moved::BySilence && !heard && self.output.len() == emitted {
+                own.changed = changed;
+            }
         }
         Ok(())
     }
@@ -412,7 +426,7 @@ impl Driver {
         if let Ordering::Time(in_time) = &mut self.order {
             let all: Vec<u32> = in_time.keys.in_use().map(|(number, _)| number).collect();
             let released = in_time.end(&all)?;
-            self.hand_out(released)?;
+            self.hand_out(released, Moved::ByRows)?;
         }
         for (number, machine) in self.order.keys().in_use() {
             let Some(operator) = &mut self.slots[number as usize].operator else {
