@@ -1,6 +1,6 @@
 //! Whether memory, open files and latency stay flat while a live press line runs at about half of what the machine can take.
 //!
-//! - [`sample`]: the figures that are looked at.
+//! - `sample`: the figures that are looked at.
 //! - [`taps`]: how long after the end of a cycle its row is there.
 
 mod sample;
