@@ -86,7 +86,8 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn differences(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) -> String {
     let orphan = |name: &str| {
         let counts = ["_delta_log", "/checkpoints/", "/claims/", "/savepoints/"];
-        name.contains("-00000001-") && !counts.iter().any(|folder| name.contains(folder))
+        // A file that was not whole yet, and never got its name.
+        name.ends_with(".tmp") || name.contains("-00000001-") && !counts.iter().any(|folder| name.contains(folder))
     };
     let changed = |(name, bytes): (&String, &Vec<u8>)| match before.get(name) {
         None => (!orphan(name)).then(|| format!("new: {name}\n")),
