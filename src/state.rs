@@ -125,8 +125,8 @@ impl StateArgs {
     }
 }
 
-/// Ends this process when its part of the run fails: its peers then notice, and all start again from the checkpoint. In good order it could wait for
-/// them for ever.
+/// Ends this process when its part of the run fails: its peers then notice, and all start again from the checkpoint. In good
+/// order it could wait for them for ever.
 fn end_when_failed(run: &Arc<Run>) -> anyhow::Result<()> {
     let run = Arc::downgrade(run);
     std::thread::Builder::new().name("failure".into()).spawn(move || {

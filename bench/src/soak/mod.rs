@@ -79,7 +79,7 @@ pub fn soak(args: &SoakArgs) -> anyhow::Result<()> {
     }
     run.stop()?;
     let head = format!(
-        "# Half an hour at half load\n\n{}; data on a local disk; {} workers.\n\
+        "# Soak\n\n{}; data on a local disk; {} workers.\n\
          Command: `bench soak --taktline target/release/taktline --minutes {}`",
         page::machine(&args.taktline)?,
         args.workers,

@@ -80,10 +80,9 @@ pub(crate) fn hand_in<'scope>(
                 let checkpoint = barrier.checkpoint;
                 let handed_in = ledger.as_ref().map(|ledger| {
                     let mut ledger = ledger.borrow_mut();
-                    let offsets = ledger.offsets_at(epoch, checkpoint);
-                    ledger
-                        .finish(checkpoint)
-                        .map(|(writer, needs)| (offsets, writer, needs))
+                    let offsets = ledger.offsets_at(epoch, checkpoint)?;
+                    let (writer, needs) = ledger.finish(checkpoint)?;
+                    anyhow::Ok((offsets, writer, needs))
                 });
                 let (offsets, writer, needs) = match handed_in {
                     Some(Ok(handed_in)) => handed_in,

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TrySendError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use timely::scheduling::SyncActivator;
 
 use super::Run;
-use super::outlet::{Door, Errand};
+use super::clock::now_us;
+use super::outlet::{Door, Errand, RETRY};
 use super::resume::Leader;
 use crate::frame::{Barrier, BarrierKind, Report};
 use crate::state::{FileWriter, Manifest, Offset, Staged, StateFile};
@@ -234,9 +235,6 @@ impl Desk {
     }
 }
 
-/// How soon a full queue is tried again.
-const RETRY: Duration = Duration::from_millis(1);
-
 impl Desk {
     /// Puts an errand into a sink's queue; its target may be away, and then a stop doesn't wait for ever.
     fn hand_over(&self, sink: usize, mut errand: Errand) -> anyhow::Result<()> {
@@ -254,11 +252,6 @@ impl Desk {
             std::thread::park_timeout(RETRY);
         }
     }
-}
-
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as i64)
 }
 
 impl Leader {

@@ -1,12 +1,13 @@
 //! Worker 0 stamps what all workers must see at the same place of the stream: passing time, checkpoints, the end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use timely::dataflow::ProbeHandle;
 
 use super::Run;
 use super::clerk::Clerk;
+use super::clock::now_us;
 use super::feed::{EPOCHS_IN_FLIGHT, Input};
 use crate::frame::{Barrier, BarrierKind, Frame, Word};
 
@@ -105,9 +106,7 @@ impl Conductor {
         // What waits in a journal was not silence.
         if self.live && self.run.caught_up() && self.last_tick.elapsed() >= TICK {
             self.last_tick = Instant::now();
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now_us = since.map_or(0, |since| since.as_micros() as i64);
-            self.send(&Word::Tick { now_us });
+            self.send(&Word::Tick { now_us: now_us() });
         }
         let released = self.clerk.released();
         if released > std::mem::replace(&mut self.released, released) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
@@ -13,6 +13,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::frontier::MutableAntichain;
 
+use super::clock::now_us;
 use super::graph::Frames;
 use super::in_arrival::InArrival;
 use super::in_time::{InTime, Released};
@@ -469,16 +470,13 @@ impl Driver {
         if let Ordering::Time(in_time) = &self.order
             && let Some(watermark) = in_time.newest_watermark()
         {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |since| since.as_secs_f64());
             let kind = self.run.plan().steps[self.step].kind;
             let delay = self
                 .run
                 .metrics
                 .watermark_delay_seconds
                 .with_label_values(&[self.name.as_str(), kind]);
-            delay.set(now - watermark as f64 / 1e6);
+            delay.set((now_us() as f64 - watermark as f64) / 1e6);
         }
     }
 

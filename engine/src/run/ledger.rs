@@ -39,6 +39,7 @@ pub(crate) struct Ledger {
     clean_below: u64,
     /// The partitions' offsets after each epoch that may still become a checkpoint.
     offsets: BTreeMap<u64, Vec<(u32, u32, Offset)>>,
+    offsets_dropped: bool,
     /// The partitions' offsets at checkpoints, and the oldest checkpoint that is still needed.
     pub passed: BTreeMap<u64, Vec<(u32, u32, Offset)>>,
     pub released: u64,
@@ -83,6 +84,7 @@ impl Ledger {
             live: 0,
             clean_below: 0,
             offsets: BTreeMap::new(),
+            offsets_dropped: false,
             passed: BTreeMap::new(),
             released: 0,
             stop_at: None,
@@ -140,17 +142,7 @@ impl Ledger {
         // Without a tail nothing of the older records is needed.
         let restart = snapshot.is_restart() || on_disk.tail == 0;
         let change = if restart { Change::Restart } else { Change::Append };
-        self.put(
-            checkpoint,
-            &Record {
-                step,
-                slot: slot as u8,
-                key,
-                change,
-                head,
-                tail,
-            },
-        )?;
+        self.put(checkpoint, (step, slot, key), change, (head, tail))?;
         self.forget(*on_disk);
         let oldest = if restart { checkpoint } else { on_disk.oldest };
         *on_disk = OnDisk {
@@ -182,25 +174,20 @@ impl Ledger {
         on_disk: &mut OnDisk,
     ) -> anyhow::Result<()> {
         if on_disk.there {
-            let change = Change::Gone;
-            self.put(
-                checkpoint,
-                &Record {
-                    step,
-                    slot: slot as u8,
-                    key,
-                    change,
-                    head: &[],
-                    tail: &[],
-                },
-            )?;
+            self.put(checkpoint, (step, slot, key), Change::Gone, (&[], &[]))?;
             self.forget(*on_disk);
             *on_disk = OnDisk::default();
         }
         Ok(())
     }
 
-    fn put(&mut self, checkpoint: u64, record: &Record<'_>) -> anyhow::Result<()> {
+    fn put(
+        &mut self,
+        checkpoint: u64,
+        (step, slot, key): (&str, usize, &str),
+        change: Change,
+        (head, tail): (&[u8], &[u8]),
+    ) -> anyhow::Result<()> {
         let writer = match &mut self.writing {
             Some((open, writer)) if *open == checkpoint => writer,
             slot => {
@@ -208,8 +195,15 @@ impl Ledger {
                 &mut slot.insert((checkpoint, writer)).1
             }
         };
-        writer.write(record)?;
-        let bytes = (record.head.len() + record.tail.len() + record.key.len()) as u64 + OVERHEAD;
+        writer.write(&Record {
+            step,
+            slot: slot as u8,
+            key,
+            change,
+            head,
+            tail,
+        })?;
+        let bytes = (head.len() + tail.len() + key.len()) as u64 + OVERHEAD;
         *self.files.entry(checkpoint).or_default() += bytes;
         Ok(())
     }
@@ -249,19 +243,28 @@ impl Ledger {
         self.offsets.insert(epoch, offsets);
         while self.offsets.len() > EPOCHS_KEPT {
             self.offsets.pop_first();
+            self.offsets_dropped = true;
         }
     }
 
     /// The offsets that belong to a checkpoint at this epoch: those after the newest epoch up to it.
-    pub fn offsets_at(&mut self, epoch: u64, checkpoint: u64) -> Vec<(u32, u32, Offset)> {
+    ///
+    /// # Errors
+    /// They were dropped already: without them rows would be read twice.
+    pub fn offsets_at(&mut self, epoch: u64, checkpoint: u64) -> anyhow::Result<Vec<(u32, u32, Offset)>> {
         let at = self
             .offsets
             .range(..=epoch)
             .next_back()
             .map(|(_, offsets)| offsets.clone());
+        anyhow::ensure!(
+            at.is_some() || !self.offsets_dropped,
+            "checkpoint {checkpoint}: the offsets of epoch {epoch} are no longer known"
+        );
+        // None before the first epoch, or on a worker without partitions: the leader knows where these stood.
         let at = at.unwrap_or_default();
         self.passed.insert(checkpoint, at.clone());
-        at
+        Ok(at)
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod clerk;
+mod clock;
 mod columns;
 mod conductor;
 mod decode;

@@ -27,7 +27,7 @@ const DEPTH: usize = 64;
 const UNPUBLISHED: &str = "its target took no rows after the stop; what waited for it is not published";
 
 /// How soon a full queue is tried again.
-const RETRY: Duration = Duration::from_millis(1);
+pub(crate) const RETRY: Duration = Duration::from_millis(1);
 
 /// What a sink's thread is asked to do.
 pub(crate) enum Errand {

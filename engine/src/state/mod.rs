@@ -73,7 +73,7 @@ impl StateDir {
     /// # Errors
     /// It can't be written.
     pub fn note_published(&self, checkpoint: u64) -> anyhow::Result<()> {
-        let path = self.root.join("published");
+        let path = self.published_path();
         std::fs::write(&path, checkpoint.to_string()).with_context(|| path.display().to_string())
     }
 
@@ -82,12 +82,16 @@ impl StateDir {
     /// # Errors
     /// It can't be read.
     pub fn published(&self) -> anyhow::Result<Option<u64>> {
-        let path = self.root.join("published");
+        let path = self.published_path();
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.trim().parse().ok()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
+    }
+
+    fn published_path(&self) -> PathBuf {
+        self.root.join("published")
     }
 
     fn claims(&self) -> PathBuf {

@@ -32,6 +32,7 @@ impl StateDir {
                 _ => {}
             }
         }
+        folder::remove(&self.published_path())?; // numbers begin anew, and it names one
         folder::sync(&self.root)?;
         let own = self.claim_path(claim.generation());
         let claims = self.claims();
