@@ -107,7 +107,9 @@ fn removal_leaves_nothing_to_go_on_from_and_generations_rise() {
 
     stopped.stop_heartbeat();
     drop(dir.claim("presses", SHORT).unwrap());
+    dir.note_published(7).unwrap();
     dir.remove().unwrap();
+    assert_eq!(dir.published().unwrap(), None, "numbers begin anew");
     assert!(!dir.exists() && !dir.journal().exists() && dir.savepoints().unwrap().is_empty());
     assert_eq!(folder::names(&dir.root).unwrap(), ["claims", "cluster"]);
     assert!(lock.exists(), "the supervisor that starts this run has it");
