@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -28,6 +28,25 @@ impl Running {
     /// # Errors
     /// The binary can't be started.
     pub fn start(taktline: &Path, pipeline: &str, data: &Path, more: &[String]) -> anyhow::Result<Self> {
+        Self::start_with(taktline, pipeline, data, more, Stdio::null())
+    }
+
+    /// The same, with what it prints.
+    ///
+    /// # Errors
+    /// As for [`Running::start`].
+    pub fn start_piped(
+        taktline: &Path,
+        pipeline: &str,
+        data: &Path,
+        more: &[String],
+    ) -> anyhow::Result<(Self, ChildStdout)> {
+        let mut run = Self::start_with(taktline, pipeline, data, more, Stdio::piped())?;
+        let out = run.child.stdout.take().context("it has no output")?;
+        Ok((run, out))
+    }
+
+    fn start_with(taktline: &Path, pipeline: &str, data: &Path, more: &[String], out: Stdio) -> anyhow::Result<Self> {
         let port = free_port()?;
         let log = data.with_extension("log");
         let errors = File::options().create(true).append(true).open(&log)?;
@@ -36,7 +55,7 @@ impl Running {
             .args(["run", pipeline, "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(data)
             .args(more)
-            .stdout(Stdio::null())
+            .stdout(out)
             .stderr(errors)
             .spawn()
             .with_context(|| taktline.display().to_string())?;

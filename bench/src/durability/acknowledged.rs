@@ -108,7 +108,8 @@ fn taktline(args: &DurabilityArgs, broker: &Broker, data: &Path) -> anyhow::Resu
     Ok(rates)
 }
 
-fn message(number: usize) -> Message {
+/// A message of its own for each number.
+pub fn message(number: usize) -> Message {
     let (machine, signal) = (number / SIGNALS.len() % MACHINES, SIGNALS[number % SIGNALS.len()]);
     let ts = 1_767_225_600_000 + 10 * (number / (SIGNALS.len() * MACHINES));
     Message {

@@ -4,9 +4,11 @@
 //! - [`recovery`]: how long a run needs that goes on from much state.
 //! - [`changed`]: what a checkpoint writes when few of many machines were active.
 //! - [`acknowledged`]: MQTT messages per second through the journal, beside a bare subscriber.
+//! - [`overload`]: memory when ten times as much comes as the sink takes.
 
 mod acknowledged;
 mod changed;
+mod overload;
 mod recovery;
 mod throughput;
 
@@ -57,6 +59,7 @@ enum Part {
     Recovery,
     Changed,
     Acknowledged,
+    Overload,
 }
 
 /// Measures the parts that are asked for, and writes `durability.md`.
@@ -83,6 +86,7 @@ pub fn durability(args: &DurabilityArgs) -> anyhow::Result<()> {
             Part::Recovery => recovery::measure(args)?,
             Part::Changed => changed::measure(args)?,
             Part::Acknowledged => acknowledged::measure(args)?,
+            Part::Overload => overload::measure(args)?,
         };
         section.note = format!("{} {load}", section.note);
         page::put(&args.results.join("durability.md"), &head, &section)?;

@@ -18,6 +18,17 @@ use crate::source::{Partition, Poll};
 /// How long the thread rests when nothing wakes it.
 const REST: Duration = Duration::from_millis(5);
 
+/// After a batch of few rows, more of them are let gather for so long: a batch has its price in every step that follows.
+const GATHER: Duration = Duration::from_millis(2);
+const FEW_ROWS: usize = 1024;
+
+/// What the thread does before it polls again.
+enum Rest {
+    No,
+    Gather,
+    UntilWoken,
+}
+
 pub(super) struct Writer {
     pub settings: Settings,
     pub shared: Arc<Shared>,
@@ -96,14 +107,14 @@ impl Writer {
             }
             let room = self.room(self.draining).map_err(own)?;
             let rest = if room == Room::Wait {
-                true
+                Rest::UntilWoken
             } else {
                 match self.inner.poll() {
                     Ok(Poll::Batch(batch)) => {
                         self.take(&batch, room).map_err(own)?;
-                        false
+                        if batch.num_rows() < FEW_ROWS { Rest::Gather } else { Rest::No }
                     }
-                    Ok(Poll::Idle | Poll::Wait) => true,
+                    Ok(Poll::Idle | Poll::Wait) => Rest::UntilWoken,
                     Ok(Poll::End) => return self.commit().map_err(own),
                     Err(error) => {
                         self.commit().map_err(own)?;
@@ -114,8 +125,13 @@ impl Writer {
             let due = self.due();
             if due == Some(Duration::ZERO) {
                 self.commit().map_err(own)?;
-            } else if rest {
-                std::thread::park_timeout(due.map_or(REST, |due| due.min(REST)));
+                continue;
+            }
+            let at_most = |rest: Duration| due.map_or(rest, |due| due.min(rest));
+            match rest {
+                Rest::No => {}
+                Rest::Gather => std::thread::sleep(at_most(GATHER)), // each message would wake it
+                Rest::UntilWoken => std::thread::park_timeout(at_most(REST)),
             }
         }
         Ok(())

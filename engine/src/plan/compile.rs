@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
-use super::durability::{CheckpointConfig, Durability, JournalConfig, KeysConfig};
+use super::durability::{CheckpointConfig, Durability, JournalConfig, KeysConfig, MemoryConfig, Sections};
 use super::{Edge, Plan, PlannedSink, PlannedSource, PlannedStep};
 use crate::config::{
     Diagnostic, Node, NodeKind, Override, Position, Problem, Section, check, did_you_mean, parse, resolve,
@@ -34,6 +34,8 @@ pub(super) struct PipelineFile {
     journal: Option<JournalConfig>,
     /// How long machines are remembered.
     keys: Option<KeysConfig>,
+    /// How much memory the run may take.
+    memory: Option<MemoryConfig>,
     /// Recorded inputs and what the pipeline must make of them, for `taktline test`.
     #[serde(default)]
     tests: Vec<PipelineTest>,
@@ -148,6 +150,7 @@ impl<'a> Compiler<'a> {
             checkpoint_every: durability.checkpoint_every,
             journal: durability.journal,
             forget_after: durability.forget_after,
+            memory_limit_bytes: durability.memory_limit_bytes,
         };
         self.sources(&mut plan);
         self.steps(&mut plan);
@@ -156,11 +159,13 @@ impl<'a> Compiler<'a> {
     }
 
     fn durability(&mut self) -> Durability {
-        let [checkpoint, journal, keys] = ["checkpoint", "journal", "keys"].map(|part| {
-            let node = self.root.get(part)?;
-            Some(Section::new(part, node.clone()))
+        let section = |part| Some(Section::new(part, self.root.get(part)?.clone()));
+        let durability = Durability::of(&Sections {
+            checkpoint: section("checkpoint"),
+            journal: section("journal"),
+            keys: section("keys"),
+            memory: section("memory"),
         });
-        let durability = Durability::of(checkpoint.as_ref(), journal.as_ref(), keys.as_ref());
         durability.unwrap_or_else(|problems| {
             for (part, problem) in problems {
                 if let Some(node) = self.root.get(part) {

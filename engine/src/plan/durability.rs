@@ -1,4 +1,4 @@
-//! The parts of a pipeline file about what survives a crash: `checkpoint`, `journal`, `keys`.
+//! The parts of a pipeline file about what survives a crash and what it may cost: `checkpoint`, `journal`, `keys`, `memory`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,22 +79,42 @@ pub(super) struct KeysConfig {
     forget_after: Option<Interval>,
 }
 
-/// The settings of all three.
+/// How much memory the run may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryConfig {
+    /// Resident memory of each process. Near it sources wait for what is on its way; when what the steps remember alone is more, the
+    /// run takes a last checkpoint and ends with an error. No limit, if not given.
+    limit: Option<Size>,
+}
+
+/// The settings of all four.
 pub(super) struct Durability {
     pub checkpoint_every: Duration,
     pub journal: journal::Settings,
     pub forget_after: Option<Duration>,
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// The sections of the file, where it has them.
+#[derive(Default)]
+pub(super) struct Sections {
+    pub checkpoint: Option<Section>,
+    pub journal: Option<Section>,
+    pub keys: Option<Section>,
+    pub memory: Option<Section>,
 }
 
 /// A part of the file and what is wrong with it.
 type Part = Result<Durability, Vec<(&'static str, Problem)>>;
 
 impl Durability {
-    pub fn of(checkpoint: Option<&Section>, journal: Option<&Section>, keys: Option<&Section>) -> Part {
+    pub fn of(sections: &Sections) -> Part {
         let mut problems = Vec::new();
-        let checkpoint: CheckpointConfig = parse(checkpoint, "checkpoint", &mut problems);
-        let journal: JournalConfig = parse(journal, "journal", &mut problems);
-        let keys: KeysConfig = parse(keys, "keys", &mut problems);
+        let checkpoint: CheckpointConfig = parse(sections.checkpoint.as_ref(), "checkpoint", &mut problems);
+        let journal: JournalConfig = parse(sections.journal.as_ref(), "journal", &mut problems);
+        let keys: KeysConfig = parse(sections.keys.as_ref(), "keys", &mut problems);
+        let memory: MemoryConfig = parse(sections.memory.as_ref(), "memory", &mut problems);
         let mut least = |part, key: &str, given: i64, least: i64, why: &str| {
             if given < least {
                 problems.push((part, Problem::at(key, why)));
@@ -130,17 +150,25 @@ impl Durability {
         );
         let forget_us = keys.forget_after.map_or(i64::MAX, Interval::micros);
         least("keys", "forget_after", forget_us, 1_000_000, "must be at least 1s");
+        let limit = memory.limit.map_or(i64::MAX, |limit| limit.bytes() as i64);
+        least("memory", "limit", limit, 64 << 20, "must be at least 64MiB");
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self::from_parts(&checkpoint, &journal, &keys))
+        Ok(Self::from_parts(&checkpoint, &journal, &keys, &memory))
     }
 
-    fn from_parts(checkpoint: &CheckpointConfig, journal: &JournalConfig, keys: &KeysConfig) -> Self {
+    fn from_parts(
+        checkpoint: &CheckpointConfig,
+        journal: &JournalConfig,
+        keys: &KeysConfig,
+        memory: &MemoryConfig,
+    ) -> Self {
         let length = |interval: Interval| Duration::from_micros(interval.micros().unsigned_abs());
         Durability {
             checkpoint_every: length(checkpoint.every),
             forget_after: keys.forget_after.map(length),
+            memory_limit_bytes: memory.limit.map(|limit| limit.bytes()),
             journal: journal::Settings {
                 folder: PathBuf::new(),
                 quota_bytes: journal.quota.bytes(),
@@ -167,6 +195,7 @@ impl Default for Durability {
             &CheckpointConfig::default(),
             &JournalConfig::default(),
             &KeysConfig::default(),
+            &MemoryConfig::default(),
         )
     }
 }

@@ -33,6 +33,8 @@ pub struct Plan {
     pub journal: journal::Settings,
     /// How long a silent key of a live source is remembered; for ever if none.
     pub forget_after: Option<Duration>,
+    /// Resident memory that a process of the run may take; no limit if none.
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// A source of a plan.

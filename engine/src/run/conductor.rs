@@ -14,6 +14,9 @@ use crate::frame::{Barrier, BarrierKind, Frame, Word};
 /// How often passing time is stamped for machines that are silent.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Checkpoints come so often when memory is near its limit: they let sinks go of what they gather.
+const PRESSED_EVERY: Duration = Duration::from_millis(500);
+
 /// The stamping side of the control stream. It holds back the epochs of all workers, so it never stays behind the sources.
 pub(crate) struct Conductor {
     run: Arc<Run>,
@@ -112,10 +115,16 @@ impl Conductor {
         if released > std::mem::replace(&mut self.released, released) {
             self.send(&Word::Released { checkpoint: released });
         }
-        let due = self.last_checkpoint.elapsed() >= self.run.options.checkpoint_every || self.run.wants_checkpoint();
-        if due && self.in_flight.is_none() {
+        if self.in_flight.is_none() && self.checkpoint_is_due() {
             self.barrier(BarrierKind::Passing);
         }
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let passed = self.last_checkpoint.elapsed();
+        passed >= self.run.options.checkpoint_every
+            || self.run.wants_checkpoint()
+            || passed >= PRESSED_EVERY && self.run.take_pressure()
     }
 
     fn barrier(&mut self, kind: BarrierKind) {

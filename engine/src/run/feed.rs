@@ -10,6 +10,7 @@ use timely::dataflow::operators::core::input::Handle;
 use super::Run;
 use super::graph::Place;
 use super::ledger::Shared;
+use super::memory::MemoryGate;
 use super::resume::Resume;
 use crate::frame::{Frame, Origin};
 use crate::journal::JournalPartition;
@@ -42,6 +43,7 @@ pub(crate) struct Feed {
     run: Arc<Run>,
     inputs: Vec<Input>,
     ledger: Option<Shared>,
+    memory: MemoryGate,
     partitions: Vec<Fed>,
     /// Offsets of partitions that have ended.
     ended: Vec<(u32, u32, Offset)>,
@@ -149,6 +151,7 @@ impl Feed {
             run: Arc::clone(run),
             inputs,
             ledger,
+            memory: MemoryGate::new(run.plan().memory_limit_bytes),
             partitions: fed,
             ended: Vec::new(),
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
@@ -195,7 +198,7 @@ impl Feed {
             }
             return Ok(Next::Ended);
         }
-        if self.epoch >= EPOCHS_IN_FLIGHT && !taken(self.epoch - EPOCHS_IN_FLIGHT) {
+        if !self.has_room(taken)? {
             return Ok(Next::After(Duration::from_millis(1)));
         }
         let mut waits = false;
@@ -229,6 +232,22 @@ impl Feed {
             self.next_epoch();
         }
         Ok(Next::Now)
+    }
+
+    /// Whether the open epoch may be filled.
+    fn has_room(&mut self, taken: impl Fn(u64) -> bool) -> anyhow::Result<bool> {
+        if self.epoch >= EPOCHS_IN_FLIGHT && !taken(self.epoch - EPOCHS_IN_FLIGHT) {
+            return Ok(false);
+        }
+        // The epochs up to the last checkpoint must be opened, whatever they cost.
+        if self.stop_at().is_some() || self.run.stopping() {
+            return Ok(true);
+        }
+        let narrow = self.memory.narrow()?;
+        if narrow {
+            self.run.note_pressure();
+        }
+        Ok(!narrow || self.epoch == 0 || taken(self.epoch - 1))
     }
 
     /// The epoch of the checkpoint that ends a run with state, once it is known.
@@ -300,10 +319,11 @@ impl Feed {
         self.ended.iter().cloned().chain(open).collect()
     }
 
-    /// How long the open epoch must stay open for sources that go on for ever.
+    /// How long the open epoch must stay open for sources that go on for ever. One that gave all an epoch takes has more: it isn't
+    /// kept waiting.
     fn pause(&self) -> Option<Duration> {
-        let live = !self.partitions.is_empty() && self.partitions.iter().all(|fed| fed.given == 0 || !fed.bounded);
-        if !live {
+        let rests = |fed: &Fed| fed.given == 0 || !fed.bounded && fed.given < self.per_epoch;
+        if self.partitions.is_empty() || !self.partitions.iter().all(rests) {
             return None;
         }
         self.run

@@ -10,6 +10,7 @@
 //! - `exchange`: rows go to the worker that owns their machine; there they stay.
 //! - `keyed`: the one driver of all steps. It stashes an epoch, brings each key's rows together
 //!   (`in_time`, `in_arrival`), lets the operators apply them, flushes what they emit.
+//! - `memory`: lets epochs go one at a time when the process comes near its limit.
 //! - `outlet`: hands rows to the sinks' threads, epoch by epoch, and holds the epoch until they took them.
 //! - `conductor`: worker 0 stamps time, checkpoints and the end into a control stream that all of the above see.
 //! - `checkpoint`, `clerk`: each worker hands in its state, the sinks stage, the leader makes the checkpoint real.
@@ -29,6 +30,7 @@ mod in_time;
 mod keyed;
 mod keys;
 mod ledger;
+mod memory;
 mod names;
 mod outlet;
 mod resume;
@@ -113,6 +115,8 @@ pub struct Run {
     follows: AtomicBool,
     /// Workers with a journal that is not read to its end.
     behind: AtomicUsize,
+    /// Memory is near its limit.
+    pressed: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
@@ -160,6 +164,7 @@ impl Run {
             failed: AtomicBool::new(false),
             follows: AtomicBool::new(false),
             behind: AtomicUsize::new(0),
+            pressed: AtomicBool::new(false),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
@@ -229,6 +234,16 @@ impl Run {
     /// True when no journal of this process holds anything that was not read yet.
     pub(crate) fn caught_up(&self) -> bool {
         self.behind.load(Ordering::Acquire) == 0
+    }
+
+    /// Memory is near its limit: the next checkpoint should not wait its whole time.
+    pub(crate) fn note_pressure(&self) {
+        self.pressed.store(true, Ordering::Release);
+    }
+
+    /// Whether memory was near its limit since the last call.
+    pub(crate) fn take_pressure(&self) -> bool {
+        self.pressed.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn say_what_journals_say(&self) {
