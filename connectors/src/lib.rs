@@ -3,7 +3,7 @@
 //! - [`file`](mod@file): CSV, Parquet and NDJSON; [`simulate`]: a press line. `replay` paces both.
 //! - [`mqtt`]: source and sink, and the broker of the demo; [`codec`]: payload formats.
 //! - [`history`]: Delta tables; [`stdout`]: rows for other programs.
-//! - `time`: times as they come in; `rows`: samples in the making. All sources share them.
+//! - `time`: times as they come in; `rows`: samples in the making. All sources share them. `tls`: how connections are secured.
 
 pub mod codec;
 pub mod file;
@@ -14,6 +14,7 @@ mod rows;
 pub mod simulate;
 pub mod stdout;
 mod time;
+mod tls;
 
 use taktline_engine::kind::{SinkKind, SourceKind};
 

@@ -34,7 +34,11 @@ fn try_open(dir: &Path, generation: u64, publishes: bool) -> anyhow::Result<Box<
     };
     let inputs = [input("plc", samples()), input("dead_letters", dead_letters())];
     let plan = (history::KIND.build)(&section, &inputs).unwrap();
-    plan.open(&Opening { generation, publishes })
+    plan.open(&Opening {
+        generation,
+        publishes,
+        folder: None,
+    })
 }
 
 /// A sink of a run with state that goes on after `checkpoint`.
@@ -299,6 +303,7 @@ fn a_table_that_the_pipeline_lost_is_recovered() {
         plan.open(&Opening {
             generation,
             publishes: true,
+            folder: None,
         })
         .unwrap()
     };
@@ -349,6 +354,7 @@ fn run(dir: &Path, generation: u64, manifest: &mut (u64, Vec<Staged>), last: u64
     let mut sink = plan.open(&Opening {
         generation,
         publishes: true,
+        folder: None,
     })?;
     sink.recover(manifest.0, &manifest.1)?;
     for number in manifest.0 + 1..=last {

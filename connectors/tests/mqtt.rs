@@ -461,6 +461,7 @@ fn a_sink_stages_what_its_broker_has() {
 const OPENING: taktline_engine::Opening = taktline_engine::Opening {
     generation: 0,
     publishes: true,
+    folder: None,
 };
 
 fn sink_to(url: &str) -> Box<dyn taktline_engine::Sink> {

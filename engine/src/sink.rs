@@ -1,5 +1,7 @@
 //! The sink contract: write, stage, publish.
 
+use std::path::PathBuf;
+
 use arrow::array::RecordBatch;
 
 use crate::state::Staged;
@@ -20,6 +22,8 @@ pub struct Opening {
     pub generation: u64,
     /// True in the one process of a run that publishes.
     pub publishes: bool,
+    /// Where the sink may keep what it stages, shared by all processes of the run; it is not made yet. None if the run keeps no state.
+    pub folder: Option<PathBuf>,
 }
 
 /// Takes rows out of the engine. Runs on a thread of its own and **may** block: the engine bounds the rows on their way

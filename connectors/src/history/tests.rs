@@ -37,6 +37,7 @@ fn open(dir: &Path, inputs: &[Input]) -> Box<dyn Sink> {
 const STATELESS: Opening = Opening {
     generation: 0,
     publishes: true,
+    folder: None,
 };
 
 /// Stages what was written and publishes it, as a checkpoint of its own.

@@ -17,8 +17,8 @@ use taktline_engine::{Opening, Sink, SinkPlan};
 use super::client::Connection;
 use super::endpoint::{Endpoint, Version};
 use super::link::{Qos, Receipt, Undelivered};
-use super::topic::{Template, TemplateError};
 use crate::codec::json;
+use crate::codec::topic::{Template, TemplateError};
 
 /// The `mqtt` sink.
 pub const KIND: SinkKind = SinkKind {

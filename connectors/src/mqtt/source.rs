@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{BinaryBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,10 +17,11 @@ use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Poll, Position, Source, Wake};
 
 use super::client::{Connection, Message, MessageAck};
-use super::decode::{DecodeConfig, MqttDecoder, Reading, raw_schema};
 use super::endpoint::{Endpoint, Version};
 use super::link::Subscription;
-use super::topic::TopicPattern;
+use crate::codec::decode::{Address, DecodeConfig, MessageDecoder, Reading};
+use crate::codec::message::{self, MessageBatch};
+use crate::codec::topic::TopicPattern;
 
 /// The `mqtt` source.
 pub const KIND: SourceKind = SourceKind {
@@ -79,7 +79,11 @@ fn build(section: &Section) -> Result<Box<dyn Source>, Vec<Problem>> {
     let filter = pattern.as_ref().map(TopicPattern::filter).unwrap_or_default();
     let reading = pattern.and_then(|pattern| {
         let names = (config.machine.as_deref(), config.signal.as_deref());
-        Reading::new(&section.name, pattern, &config.decode, names.0, names.1).map_err(|found| problems.extend(found))
+        let address = Address {
+            pattern: Some(pattern),
+            ..Address::default()
+        };
+        Reading::new(&section.name, address, &config.decode, names.0, names.1).map_err(|found| problems.extend(found))
     });
     match (endpoint, reading) {
         (Ok(endpoint), Ok(reading)) if problems.is_empty() => {
@@ -147,7 +151,7 @@ impl Source for MqttSource {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(MqttDecoder::new(self.reading.clone()))
+        Box::new(MessageDecoder::new(self.reading.clone()))
     }
 
     fn bounded(&self) -> bool {
@@ -288,25 +292,18 @@ impl Partition for MqttPartition {
         self.taken += batch.len() as u64;
         self.unacknowledged
             .push_back(batch.iter().filter_map(|raw| raw.receipt).collect());
-        let mut topic = StringBuilder::new();
-        let mut payload = BinaryBuilder::new();
-        let mut received = TimestampMicrosecondBuilder::new();
-        let mut sequence = UInt64Builder::new();
+        let mut messages = MessageBatch::default();
         for raw in &batch {
-            topic.append_value(&raw.topic);
-            payload.append_value(&raw.payload);
-            received.append_value(raw.received);
-            sequence.append_value(raw.sequence);
+            messages.push(message::Message {
+                topic: &raw.topic,
+                key: None,
+                headers: &[],
+                payload: &raw.payload,
+                received: raw.received,
+                sequence: raw.sequence,
+            })?;
         }
-        Ok(Poll::Batch(RecordBatch::try_new(
-            raw_schema(),
-            vec![
-                Arc::new(topic.finish()),
-                Arc::new(payload.finish()),
-                Arc::new(received.finish().with_timezone("UTC")),
-                Arc::new(sequence.finish()),
-            ],
-        )?))
+        Ok(Poll::Batch(messages.finish()?))
     }
 
     fn stop(&mut self) -> bool {

@@ -112,7 +112,11 @@ impl Writer {
                 match self.inner.poll() {
                     Ok(Poll::Batch(batch)) => {
                         self.take(&batch, room).map_err(own)?;
-                        if batch.num_rows() < FEW_ROWS { Rest::Gather } else { Rest::No }
+                        if batch.num_rows() < FEW_ROWS {
+                            Rest::Gather
+                        } else {
+                            Rest::No
+                        }
                     }
                     Ok(Poll::Idle | Poll::Wait) => Rest::UntilWoken,
                     Ok(Poll::End) => return self.commit().map_err(own),

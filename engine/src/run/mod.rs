@@ -48,7 +48,6 @@ use timely::communication::allocator::zero_copy::initialize::initialize_networki
 
 use crate::metrics::Metrics;
 use crate::plan::Plan;
-use crate::sink::Opening;
 use crate::source::Position;
 use crate::taps::Taps;
 
@@ -312,11 +311,9 @@ impl Run {
     fn run_through(self: &Arc<Self>, resume: Option<Resume>, fabric: Fabric) -> anyhow::Result<()> {
         let leads = fabric.process == 0;
         self.follows.store(!leads, Ordering::Release);
-        let opening = Opening {
-            generation: resume.as_ref().map_or(0, Resume::generation),
-            publishes: leads,
-        };
-        let mut opened = outlet::open_all(self, &opening)?;
+        let generation = resume.as_ref().map_or(0, Resume::generation);
+        let staging = resume.as_ref().map(Resume::staging);
+        let mut opened = outlet::open_all(self, (generation, leads), staging.as_deref())?;
         if let (Some(resume), true) = (&resume, leads) {
             for (sink, planned) in opened.iter_mut().zip(&self.plan.sinks) {
                 let (checkpoint, staged) = resume.published(&planned.name);

@@ -1,6 +1,7 @@
 //! From the dataflow to the sinks' threads, through bounded queues.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -62,12 +63,21 @@ pub(crate) struct Working {
     thread: JoinHandle<()>,
 }
 
-/// Opens all sinks.
-pub(crate) fn open_all(run: &Run, opening: &Opening) -> anyhow::Result<Vec<Opened>> {
+/// Opens all sinks. Each is told of a folder of its own below `staging`.
+pub(crate) fn open_all(
+    run: &Run,
+    (generation, publishes): (u64, bool),
+    staging: Option<&Path>,
+) -> anyhow::Result<Vec<Opened>> {
     let open = |planned: &crate::plan::PlannedSink| {
+        let opening = Opening {
+            generation,
+            publishes,
+            folder: staging.map(|folder| folder.join(&planned.name)),
+        };
         let sink = planned
             .sink
-            .open(opening)
+            .open(&opening)
             .with_context(|| format!("sink {}", planned.name))?;
         let (door, queue) = sync_channel(DEPTH);
         Ok(Opened { sink, queue, door })

@@ -226,6 +226,11 @@ impl Resume {
         self.generation
     }
 
+    /// Where sinks keep what they stage.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.dir.staging()
+    }
+
     /// The checkpoint that is gone on from; 0 when there is none.
     pub fn checkpoint(&self) -> u64 {
         self.manifest.as_ref().map_or(0, |manifest| manifest.checkpoint)

@@ -68,6 +68,12 @@ impl StateDir {
         self.root.join("journal")
     }
 
+    /// Where sinks keep what they stage.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
     /// Notes that the sinks have published everything up to this checkpoint, and the run has ended.
     ///
     /// # Errors

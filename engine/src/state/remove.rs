@@ -12,7 +12,7 @@ use super::{StateDir, folder};
 const LEASE: Duration = Duration::from_secs(10);
 
 impl StateDir {
-    /// Removes all state: checkpoints, savepoints, journals. One small file stays, so that generations go on rising and
+    /// Removes all state: checkpoints, savepoints, journals, what sinks have staged. One small file stays, so that generations go on rising and
     /// a run that was stopped before doesn't take the next one for itself; and what others keep beside the state, like the
     /// logs and locks of a supervisor that is about to run.
     ///
@@ -24,7 +24,13 @@ impl StateDir {
         }
         let claim = self.claim("", LEASE)?;
         claim.resume_from(None)?; // from here on nothing below counts, however far this gets
-        for path in [self.checkpoints(), self.states(), self.named(), self.journal()] {
+        for path in [
+            self.checkpoints(),
+            self.states(),
+            self.named(),
+            self.journal(),
+            self.staging(),
+        ] {
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("can't remove {}", path.display()));

@@ -12,6 +12,7 @@ fn run(dir: &Path, generation: u64, tables: [fn() -> Input; 2]) -> [Box<dyn Sink
         let opening = Opening {
             generation,
             publishes: true,
+            folder: None,
         };
         build(&section, &[tables[at]()]).unwrap().open(&opening).unwrap()
     })

@@ -1,16 +1,14 @@
 //! Payloads to samples.
 
-use std::sync::{Arc, LazyLock};
-
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
+use arrow::array::RecordBatch;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::Problem;
-use taktline_engine::{DeadLetters, Decoded, Decoder, table};
+use taktline_engine::{DeadLetters, Decoded, Decoder};
 
+use super::json::{Found, Pointer, Query, Scalar};
+use super::message::{Message, Messages};
 use super::topic::{Template, TopicPattern};
-use crate::codec::json::{Found, Pointer, Query, Scalar};
 use crate::rows::Rows;
 use crate::time::{self, Unit};
 
@@ -51,24 +49,53 @@ pub enum Format {
     Text,
 }
 
-/// The schema of raw batches: what came, when (µs since 1970), and its number in this run.
-pub(crate) fn raw_schema() -> SchemaRef {
-    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        Arc::new(Schema::new(vec![
-            Field::new("topic", DataType::Utf8, false),
-            Field::new("payload", DataType::Binary, false),
-            Field::new("received", table::timestamp(), false),
-            Field::new("sequence", DataType::UInt64, false),
-        ]))
-    });
-    SCHEMA.clone()
+/// Where a message says what it is about, besides its payload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Address {
+    /// The topic's levels, and what they are called. None: the topic says nothing but its name.
+    pub pattern: Option<TopicPattern>,
+    /// Messages have keys: `{key}`.
+    pub keyed: bool,
+    /// Headers that were asked for: `{header.NAME}`, or `{NAME}` as the source writes it.
+    pub headers: Vec<String>,
+}
+
+impl Address {
+    /// The names for templates: first those of the topic's levels, then `topic`, `key` and the headers.
+    fn names(&self) -> Vec<String> {
+        let levels = self.pattern.iter().flat_map(|pattern| pattern.names().iter().cloned());
+        let topic = self.pattern.is_none().then(|| "topic".to_owned());
+        let key = self.keyed.then(|| "key".to_owned());
+        let headers = self.headers.iter().map(|name| format!("header.{name}"));
+        levels.chain(topic).chain(key).chain(headers).collect()
+    }
+
+    /// Their values in a message, in the same order; an error if the topic doesn't fit.
+    fn values<'m>(&self, message: &Message<'m>, found: &mut Vec<&'m str>) -> Result<(), String> {
+        let text =
+            |bytes: &'m [u8], what: &str| std::str::from_utf8(bytes).map_err(|_| format!("the {what} is not UTF-8"));
+        found.clear();
+        match &self.pattern {
+            None => found.push(message.topic),
+            Some(pattern) if pattern.matches(message.topic, found) => {}
+            Some(_) => return Err("the topic does not fit the pattern".into()),
+        }
+        if self.keyed {
+            found.push(text(message.key.unwrap_or_default(), "key")?);
+        }
+        for name in &self.headers {
+            let value = message.headers.iter().find(|(known, _)| known == name);
+            found.push(text(value.map_or(&[], |(_, value)| value), "header")?);
+        }
+        Ok(())
+    }
 }
 
 /// Everything a decoder knows; made once and cloned for each worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     source: String,
-    pattern: TopicPattern,
+    address: Address,
     machine: Template,
     signal: Template,
     format: Format,
@@ -86,7 +113,7 @@ impl Reading {
     /// Checks the settings against each other.
     pub(crate) fn new(
         source: &str,
-        pattern: TopicPattern,
+        address: Address,
         config: &DecodeConfig,
         machine: Option<&str>,
         signal: Option<&str>,
@@ -133,7 +160,8 @@ impl Reading {
         if config.time.is_none() && config.unit.is_some() {
             problems.push(Problem::at("decode.unit", "there is a `unit` but no `time`").hint("write time: /timestamp"));
         }
-        let names: Vec<&str> = pattern.names().iter().map(String::as_str).collect();
+        let names = address.names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut with_member = names.clone();
         if wide {
             with_member.push(MEMBER);
@@ -144,7 +172,7 @@ impl Reading {
         match (machine, signal, problems.is_empty()) {
             (Ok(machine), Ok(signal), true) => Ok(Reading {
                 source: source.to_owned(),
-                pattern,
+                address,
                 machine,
                 signal,
                 format: config.format,
@@ -179,17 +207,17 @@ fn template(key: &str, text: Option<&str>, default: &str, names: &[&str]) -> Res
 /// A value and a text, either of which may be absent.
 type Content<'j> = (Option<f64>, Option<std::borrow::Cow<'j, str>>);
 
-/// Decodes raw batches; see [`raw_schema`].
-pub(crate) struct MqttDecoder {
+/// Decodes raw batches of messages.
+pub(crate) struct MessageDecoder {
     reading: Reading,
     dead: DeadLetters,
     rows: Columns,
 }
 
-impl MqttDecoder {
+impl MessageDecoder {
     pub(crate) fn new(reading: Reading) -> Self {
         let dead = DeadLetters::new(reading.source.clone());
-        MqttDecoder {
+        MessageDecoder {
             reading,
             dead,
             rows: Columns::default(),
@@ -197,20 +225,14 @@ impl MqttDecoder {
     }
 }
 
-impl Decoder for MqttDecoder {
+impl Decoder for MessageDecoder {
     fn decode(&mut self, raw: &RecordBatch) -> anyhow::Result<Decoded> {
-        anyhow::ensure!(
-            raw.schema_ref().fields() == raw_schema().fields(),
-            "this is no raw MQTT batch"
-        );
-        let topics = raw.column(0).as_string::<i32>();
-        let payloads = raw.column(1).as_binary::<i32>();
-        let received = raw.column(2).as_primitive::<TimestampMicrosecondType>();
-        let sequence = raw.column(3).as_primitive::<UInt64Type>();
-        for row in 0..raw.num_rows() {
-            let (topic, payload) = (topics.value(row), payloads.value(row));
-            if let Err(reason) = self.reading.read(topic, payload, received.value(row), &mut self.rows) {
-                self.dead.push(topic, sequence.value(row), reason, payload);
+        let messages = Messages::of(raw)?;
+        let mut headers = Vec::new();
+        for row in 0..messages.len() {
+            let message = messages.get(row, &mut headers);
+            if let Err(reason) = self.reading.read(&message, &mut self.rows) {
+                self.dead.push(message.topic, message.sequence, reason, message.payload);
             }
         }
         Ok(Decoded {
@@ -222,14 +244,13 @@ impl Decoder for MqttDecoder {
 
 impl Reading {
     /// Reads one message into the columns, or says why not; then nothing was added.
-    fn read(&self, topic: &str, payload: &[u8], received: i64, rows: &mut Columns) -> Result<(), String> {
+    fn read(&self, message: &Message<'_>, rows: &mut Columns) -> Result<(), String> {
+        let (payload, received) = (message.payload, message.received);
         let mut levels = Vec::with_capacity(8);
-        if !self.pattern.matches(topic, &mut levels) {
-            return Err("the topic does not fit the pattern".into());
-        }
+        self.address.values(message, &mut levels)?;
         self.machine.render(|index| levels[index], &mut rows.machine_name);
         if rows.machine_name.is_empty() {
-            return Err("the topic names no machine".into());
+            return Err("the message names no machine".into());
         }
         let content = match self.format {
             Format::Number => bare_number(payload)?,
@@ -390,7 +411,7 @@ impl Columns {
             &mut self.signal_name,
         );
         let machine = self.rows.machines.number(self.machine_name.as_bytes());
-        let machine = machine.ok_or("the topic names no machine")?;
+        let machine = machine.ok_or("the message names no machine")?;
         let signal = self.rows.signals.number(self.signal_name.as_bytes());
         let signal = signal.ok_or("the message names no signal")?;
         let value = value.filter(|value| value.is_finite());

@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use arrow::array::BinaryArray;
+use arrow::array::AsArray;
 use taktline_engine::Samples;
 use taktline_engine::config::Section;
 
+use super::super::message::MessageBatch;
 use super::*;
 
 /// Arrival of all messages: 2026-01-02T03:04:05Z.
@@ -18,19 +19,24 @@ fn decode(config: &str, messages: &[(&str, &[u8])]) -> Decoded {
         "acme/{machine}/{signal}"
     })
     .unwrap();
-    let reading = Reading::new("plc", pattern, &config, None, None).unwrap();
-    let topics = arrow::array::StringArray::from_iter_values(messages.iter().map(|(topic, _)| topic));
-    let payloads = BinaryArray::from_iter_values(messages.iter().map(|(_, payload)| payload));
-    let received = arrow::array::TimestampMicrosecondArray::from_value(RECEIVED, messages.len()).with_timezone("UTC");
-    let sequence = arrow::array::UInt64Array::from_iter_values(0..messages.len() as u64);
-    let columns: Vec<arrow::array::ArrayRef> = vec![
-        Arc::new(topics),
-        Arc::new(payloads),
-        Arc::new(received),
-        Arc::new(sequence),
-    ];
-    let raw = RecordBatch::try_new(raw_schema(), columns).unwrap();
-    MqttDecoder::new(reading).decode(&raw).unwrap()
+    let address = Address {
+        pattern: Some(pattern),
+        ..Address::default()
+    };
+    let reading = Reading::new("plc", address, &config, None, None).unwrap();
+    let mut batch = MessageBatch::default();
+    for (sequence, (topic, payload)) in messages.iter().enumerate() {
+        let message = Message {
+            topic,
+            key: None,
+            headers: &[],
+            payload,
+            received: RECEIVED,
+            sequence: sequence as u64,
+        };
+        batch.push(message).unwrap();
+    }
+    MessageDecoder::new(reading).decode(&batch.finish().unwrap()).unwrap()
 }
 
 /// `machine/signal@µs after arrival=value|text` for each sample, `! reason` for each dead letter.
