@@ -8,6 +8,10 @@
 //! Defined for all input: two empty series are 0 apart, an empty and another one are infinitely far apart, a value that
 //! is NaN or infinite makes the distance NaN. Squares beyond 1.8e308 make it infinite.
 
+mod diagonal;
+
+use diagonal::Diagonals;
+
 /// The window in samples for `percent` of the longer of two lengths, rounded up (as in the UCR archive).
 ///
 /// ```
@@ -36,6 +40,7 @@ pub fn dtw(a: &[f64], b: &[f64], window: usize, bound: f64) -> Option<f64> {
 pub struct Scratch {
     above: Vec<f64>,
     row: Vec<f64>,
+    diagonals: Diagonals,
 }
 
 impl Scratch {
@@ -44,7 +49,13 @@ impl Scratch {
         if !(a.iter().chain(b).all(|v| v.is_finite())) {
             return Some(f64::NAN);
         }
-        self.warp((a.len(), b.len()), window, bound, |i, j| square(a[i] - b[j]))
+        if bound < f64::INFINITY || a.is_empty() || b.is_empty() {
+            return self.warp((a.len(), b.len()), window, bound, |i, j| square(a[i] - b[j]));
+        }
+        let cost = self
+            .diagonals
+            .cost(a, b, Band::new(a.len(), b.len(), window), f64::INFINITY);
+        within(cost.unwrap_or(f64::INFINITY), bound)
     }
 
     /// Dependent DTW of series with several channels: one alignment for all channels, point cost summed over them
@@ -210,6 +221,17 @@ struct Band {
 }
 
 impl Band {
+    /// Which rows of `n` an anti-diagonal (row + column) has, both ends included.
+    #[inline(always)]
+    fn rows(self, diagonal: usize, n: usize) -> (usize, usize) {
+        let lowest = diagonal.saturating_sub(self.after).div_ceil(2);
+        let highest = diagonal.saturating_add(self.before) / 2;
+        (
+            lowest.max((diagonal + 1).saturating_sub(self.columns)),
+            highest.min(n - 1).min(diagonal),
+        )
+    }
+
     fn new(n: usize, m: usize, window: usize) -> Self {
         Band {
             before: n.saturating_sub(m).saturating_add(window),

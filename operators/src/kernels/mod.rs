@@ -4,8 +4,10 @@
 //! - [`euclidean`]: distance and norm of points in order.
 //! - [`resample`]: a series onto evenly spaced points.
 //! - [`stats`]: median, quantiles, robust spread.
+//! - [`trigger_search`]: which signal says when cycles begin.
 
 pub mod dtw;
 pub mod euclidean;
 pub mod resample;
 pub mod stats;
+pub mod trigger_search;
