@@ -38,6 +38,8 @@ pub(crate) enum Word {
     Tick { now_us: i64 },
     /// This epoch is a checkpoint.
     Barrier(Barrier),
+    /// This checkpoint is real.
+    Committed { checkpoint: u64 },
     /// No checkpoint before this one is needed any more.
     Released { checkpoint: u64 },
     /// To the leader: a part of a checkpoint is durable.

@@ -10,6 +10,7 @@
 //! - [`journal`]: what a source that can't replay has given, durable before it is acknowledged.
 //! - [`fault`]: faults on demand, for tests.
 //! - [`plan`]: a file and the kinds make a validated graph with a schema on every edge.
+//! - [`look`](mod@look): a source's rows without a run.
 //! - [`run`](mod@run): the plan as a timely dataflow, with metrics and taps.
 //!
 //! The engine knows no operator, connector or history table by name.
@@ -18,6 +19,7 @@ pub mod config;
 pub mod fault;
 pub mod journal;
 pub mod kind;
+pub mod look;
 pub mod metrics;
 pub mod plan;
 pub mod run;

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub late_rows: IntCounterVec,
     /// Input that could not be read.
     pub dead_letters: IntCounterVec,
+    /// Rows that a source read and left out because its configuration says so.
+    pub left_out_rows: IntCounterVec,
     /// Checkpoints that became real.
     pub checkpoints: IntCounter,
     /// Bytes of state files.
@@ -41,6 +43,8 @@ pub struct Metrics {
     journal_lost_batches: IntCounterVec,
     /// Watchers' batches dropped because the watcher was slow.
     pub tap_dropped: IntCounterVec,
+    /// Messages or rows that wait outside to be read, where a source knows.
+    pub source_lag: IntGaugeVec,
 }
 
 impl Metrics {
@@ -75,6 +79,13 @@ impl Metrics {
             )?,
             dead_letters: IntCounterVec::new(
                 Opts::new("taktline_dead_letters_total", "Input that could not be read."),
+                node,
+            )?,
+            left_out_rows: IntCounterVec::new(
+                Opts::new(
+                    "taktline_rows_left_out_total",
+                    "Rows that a source read and left out because its configuration says so.",
+                ),
                 node,
             )?,
             checkpoints: IntCounter::new("taktline_checkpoints_total", "Checkpoints that became real.")?,
@@ -123,9 +134,14 @@ impl Metrics {
                 ),
                 &["node"],
             )?,
+            source_lag: IntGaugeVec::new(
+                Opts::new("taktline_source_lag", "Messages or rows that wait outside to be read."),
+                &["node", "partition"],
+            )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 16] = [
+        let all: [Box<dyn Collector>; 18] = [
+            Box::new(metrics.source_lag.clone()),
             Box::new(metrics.rows_in.clone()),
             Box::new(metrics.rows_out.clone()),
             Box::new(metrics.busy_seconds.clone()),
@@ -133,6 +149,7 @@ impl Metrics {
             Box::new(metrics.watermark_delay_seconds.clone()),
             Box::new(metrics.late_rows.clone()),
             Box::new(metrics.dead_letters.clone()),
+            Box::new(metrics.left_out_rows.clone()),
             Box::new(metrics.tap_dropped.clone()),
             Box::new(metrics.checkpoints.clone()),
             Box::new(metrics.checkpoint_bytes.clone()),
@@ -183,6 +200,7 @@ pub(crate) struct NodeMetrics {
     pub queue_rows: prometheus::IntGauge,
     pub late_rows: prometheus::IntCounter,
     pub dead_letters: prometheus::IntCounter,
+    pub left_out_rows: prometheus::IntCounter,
 }
 
 impl Metrics {
@@ -211,6 +229,7 @@ impl Metrics {
             queue_rows: self.queue_rows.with_label_values(labels),
             late_rows: self.late_rows.with_label_values(labels),
             dead_letters: self.dead_letters.with_label_values(labels),
+            left_out_rows: self.left_out_rows.with_label_values(labels),
         }
     }
 }

@@ -16,7 +16,7 @@ pub trait SinkPlan: Send + Sync {
 }
 
 /// What a sink is told when it is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Opening {
     /// The generation of this run; a newer one fences it. 0: the run keeps no state.
     pub generation: u64,

@@ -1,5 +1,7 @@
 //! The source contract: partitions read bytes, a decoder makes rows of them.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use serde_json::Value;
 
@@ -23,6 +25,22 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The partition can't be read, or not from there (the file is another one now); the message says so.
     fn open(&self, partition: usize, from: Option<&Value>, wake: Wake) -> anyhow::Result<Box<dyn Partition>>;
+
+    /// Opens a partition only to look at what comes. Outside **must not** be told that anything has arrived, and a run that reads the
+    /// same source **must not** be disturbed: no client id, group or port of it.
+    ///
+    /// # Errors
+    /// As for [`Source::open`].
+    fn look(&self, partition: usize, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        self.open(partition, None, wake)
+    }
+
+    /// The offset that a partition is opened at, out of `known`: what this source's partitions gave at the checkpoint, by name, and those
+    /// that are no longer listed when they were. By default its own. A source whose partitions divide the same input among them, and may
+    /// be more or fewer now, puts it together here. Asked only of sources that are [`Source::replayable`].
+    fn read_on(&self, partition: &str, known: &BTreeMap<String, Value>) -> Option<Value> {
+        known.get(partition).cloned()
+    }
 
     /// A decoder; each worker has its own.
     fn decoder(&self) -> Box<dyn Decoder>;
@@ -73,6 +91,23 @@ pub trait Partition: Send {
         Ok(())
     }
 
+    /// Called once, before the first poll, where the journal was written to by an earlier run: gives its newest raw batches, newest first, as
+    /// far as they are still there. By them a partition knows what outside gives a second time. It **may** stop at any of them.
+    fn recall(&mut self, newest: &mut dyn Iterator<Item = RecordBatch>) {
+        let _ = newest;
+    }
+
+    /// A checkpoint with this offset is real: outside may be told, for others to see. Asked only of sources that are
+    /// [`Source::replayable`].
+    fn committed(&mut self, offset: &Value) {
+        let _ = offset;
+    }
+
+    /// How many messages or rows wait outside to be read, where that is known.
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+
     /// Where reading has come to, as text for people (`dryer.csv:1200`), and how far in `[0, 1]` where that is known.
     fn position(&self) -> Position;
 }
@@ -111,6 +146,11 @@ pub trait Decoder: Send {
     /// # Errors
     /// Only for a raw batch that this source could not have made, or a file that vanished; it ends the run.
     fn decode(&mut self, raw: &RecordBatch) -> anyhow::Result<Decoded>;
+
+    /// Rows that were read and left out because the configuration says so (a list of allowed signals), since the last call.
+    fn left_out(&mut self) -> u64 {
+        0
+    }
 }
 
 /// The rows of one raw batch, in the order of the input.

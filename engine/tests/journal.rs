@@ -58,6 +58,30 @@ fn every_offset_can_be_opened_again() {
 }
 
 #[test]
+fn a_partition_is_shown_what_an_earlier_run_wrote_last() {
+    let folder = folder();
+    let settings = settings(folder.path());
+    let recalled = |from| {
+        let toy = Toy::ending([]);
+        let (journal, _) = open(settings.clone(), from, &toy).unwrap();
+        let state = toy.lock();
+        (journal, state.recalls, state.recalled.clone())
+    };
+    assert_eq!(recalled(None).1, 0);
+    write(settings.clone(), 0..10);
+    write(settings.clone(), 10..300);
+    assert!(segments(folder.path()).len() > 10);
+    let (mut journal, recalls, newest) = recalled(Some(200));
+    assert_eq!((recalls, newest), (1, (275..300).rev().collect()));
+    // What was released is gone, and yet there was an earlier run.
+    assert_eq!(read(&mut journal, usize::MAX).unwrap().len(), 100);
+    journal.release(&at(300)).unwrap();
+    drop(journal);
+    let (_journal, recalls, newest) = recalled(Some(300));
+    assert_eq!((recalls, newest), (1, vec![]));
+}
+
+#[test]
 fn a_reader_far_behind_reads_the_files() {
     let folder = folder();
     let toy = Toy::default();

@@ -4,8 +4,8 @@
 //! acknowledges them; the dataflow reads the journal as a [`Partition`] with offsets. Beyond its quota a [`Full`] policy says
 //! what gives way. Damage costs the batches it hit, and a sentence in [`Watch`], never the run.
 //!
-//! From the bottom up: `segment` (the format), `folder` (the files), `shared` (between the thread and the
-//! `reader`), `writer` (the thread) with `append` and `quota`.
+//! From the bottom up: `segment` (the format), `folder` (the files), `tail` (what an earlier run wrote last), `shared` (between the
+//! thread and the `reader`), `writer` (the thread) with `append` and `quota`.
 
 mod append;
 mod folder;
@@ -13,6 +13,7 @@ mod quota;
 mod reader;
 mod segment;
 mod shared;
+mod tail;
 mod watch;
 mod writer;
 
@@ -128,6 +129,7 @@ pub fn open(
             found.end
         ));
     }
+    let earlier = found.segments.clone();
     let shared = Arc::new(Shared::new(found.segments, next, start));
     watch.add(Count::Bytes, shared.lock().bytes);
     watch.add(Count::Unread, next - start);
@@ -137,7 +139,11 @@ pub fn open(
         move || {
             let thread = std::thread::current();
             match inner(Arc::new(move || thread.unpark())) {
-                Ok(inner) => {
+                Ok(mut inner) => {
+                    if next > 0 {
+                        inner.recall(&mut tail::newest_first(&settings.folder, &earlier));
+                    }
+                    drop(earlier);
                     let _ = opened.send(Ok(())); // it is waited for
                     Writer::new(settings, shared, (next, found.number), inner, wake, watch).run();
                 }

@@ -62,6 +62,14 @@ pub(crate) fn hand_in<'scope>(
                     }
                 }
                 Frame::Control {
+                    word: Word::Committed { checkpoint },
+                    ..
+                } => {
+                    if let Some(ledger) = &ledger {
+                        ledger.borrow_mut().committed = checkpoint;
+                    }
+                }
+                Frame::Control {
                     word: Word::Released { checkpoint },
                     ..
                 } => {

@@ -32,6 +32,7 @@ pub(crate) struct Conductor {
     last_tick: Instant,
     last_checkpoint: Instant,
     released: u64,
+    committed: u64,
 }
 
 impl Conductor {
@@ -57,6 +58,7 @@ impl Conductor {
             last_tick: now,
             last_checkpoint: now,
             released: 0,
+            committed: 0,
         }
     }
 
@@ -114,6 +116,10 @@ impl Conductor {
         let released = self.clerk.released();
         if released > std::mem::replace(&mut self.released, released) {
             self.send(&Word::Released { checkpoint: released });
+        }
+        let committed = self.clerk.committed();
+        if committed > std::mem::replace(&mut self.committed, committed) {
+            self.send(&Word::Committed { checkpoint: committed });
         }
         if self.in_flight.is_none() && self.checkpoint_is_due() {
             self.barrier(BarrierKind::Passing);

@@ -44,6 +44,7 @@ pub(crate) fn decode<'scope>(run: &Arc<Run>, source: usize, raw: Frames<'scope>)
             metrics.rows_in.inc_by(rows + letters);
             metrics.rows_out.inc_by(rows);
             metrics.dead_letters.inc_by(letters);
+            metrics.left_out_rows.inc_by(decoder.left_out());
             run.taps.offer(Edge::Source(source), &name, &decoded.samples);
             let some =
                 |batch: arrow::array::RecordBatch| (batch.num_rows() > 0).then(|| Frame::rows(batch, packet.origin));

@@ -52,6 +52,7 @@ pub(crate) struct Feed {
     stopped: bool,
     behind: bool,
     released: u64,
+    committed: u64,
     opened: Instant,
     noted: Instant,
 }
@@ -129,7 +130,7 @@ impl Feed {
                 }
                 let thread = thread.clone();
                 let wake: Wake = Arc::new(move || thread.unpark());
-                let from = resume.and_then(|resume| resume.offset(&planned.name, name));
+                let from = resume.and_then(|resume| resume.offset(planned, name));
                 let reader = open(run, (source, number, name), from.as_ref(), resume, wake)
                     .with_context(|| format!("source {}", planned.name))?;
                 fed.push(Fed {
@@ -159,6 +160,7 @@ impl Feed {
             stopped: false,
             behind: false,
             released: 0,
+            committed: 0,
             opened: now,
             noted: now,
         };
@@ -189,6 +191,7 @@ impl Feed {
         if self.stops_now() && !std::mem::replace(&mut self.stopped, true) {
             self.stop()?;
         }
+        self.say_committed();
         self.release()?;
         self.note_behind();
         if self.partitions.is_empty() {
@@ -221,7 +224,7 @@ impl Feed {
             self.noted = Instant::now();
             self.run.say_what_journals_say();
             for fed in &mut self.partitions {
-                self.run.set_position(fed.place, fed.reader.partition().position());
+                fed.note(&self.run);
             }
         }
         self.note_offsets();
@@ -279,8 +282,27 @@ impl Feed {
         let (gone, left): (Vec<Fed>, Vec<Fed>) = self.partitions.drain(..).partition(|fed| fed.ended);
         self.partitions = left;
         for mut fed in gone {
-            self.run.set_position(fed.place, fed.reader.partition().position());
+            fed.note(&self.run);
             self.ended.push(fed.offset());
+        }
+    }
+
+    /// Tells partitions that can be read again which of their offsets are in a checkpoint.
+    fn say_committed(&mut self) {
+        let Some(ledger) = &self.ledger else { return };
+        let ledger = ledger.borrow();
+        if ledger.committed == std::mem::replace(&mut self.committed, ledger.committed) {
+            return;
+        }
+        let Some(offsets) = ledger.passed.get(&self.committed) else {
+            return;
+        };
+        for fed in &mut self.partitions {
+            let own =
+                |(source, number, _): &&(u32, u32, Offset)| (*source as usize, *number) == (fed.source, fed.number);
+            if let (Reader::Replayable(partition), Some((_, _, offset))) = (&mut fed.reader, offsets.iter().find(own)) {
+                partition.committed(&offset.at);
+            }
         }
     }
 
@@ -393,6 +415,18 @@ impl Fed {
             }
         }
         Ok(false)
+    }
+
+    /// Tells the run where it has come to.
+    fn note(&mut self, run: &Run) {
+        let partition = self.reader.partition();
+        if let Some(lag) = partition.lag() {
+            let name = run.partition_name(self.source, self.number as usize);
+            let labels = &[run.plan().sources[self.source].name.as_str(), &name];
+            let lag = i64::try_from(lag).unwrap_or(i64::MAX);
+            run.metrics.source_lag.with_label_values(labels).set(lag);
+        }
+        run.set_position(self.place, partition.position());
     }
 
     fn offset(&mut self) -> (u32, u32, Offset) {

@@ -43,6 +43,8 @@ pub(crate) struct Ledger {
     /// The partitions' offsets at checkpoints, and the oldest checkpoint that is still needed.
     pub passed: BTreeMap<u64, Vec<(u32, u32, Offset)>>,
     pub released: u64,
+    /// The newest checkpoint that is real.
+    pub committed: u64,
     /// The epoch of the checkpoint that ends the run, once it is known.
     pub stop_at: Option<u64>,
     /// Keys of steps that start without their state, or are no longer there: said to be gone at the next checkpoint, or they would come
@@ -87,6 +89,7 @@ impl Ledger {
             offsets_dropped: false,
             passed: BTreeMap::new(),
             released: 0,
+            committed: 0,
             stop_at: None,
             dropped: Vec::new(),
         };

@@ -13,7 +13,7 @@ use super::exchange::hash;
 use super::graph::Place;
 use super::ledger::{Ledger, Restored, SLOTS, Shared};
 use crate::journal::{self, JournalPartition};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedSource};
 use crate::source::Wake;
 use crate::state::{self, Claim, Kept, Manifest, Offset, StateDir, StateFile};
 
@@ -286,9 +286,23 @@ impl Resume {
     }
 
     /// Where a partition is read on.
-    pub(crate) fn offset(&self, source: &str, partition: &str) -> Option<Offset> {
-        let manifest = self.manifest.as_ref().filter(|_| !self.fresh.contains(source))?;
-        manifest.sources.get(source)?.get(partition).cloned()
+    pub(crate) fn offset(&self, planned: &PlannedSource, partition: &str) -> Option<Offset> {
+        let manifest = self.manifest.as_ref().filter(|_| !self.fresh.contains(&planned.name))?;
+        let known = manifest.sources.get(&planned.name)?;
+        let own = known.get(partition);
+        if !planned.source.replayable() {
+            return own.cloned();
+        }
+        // A partition that is new takes on from the others' batches.
+        let sequence = own.map_or_else(
+            || known.values().map(|offset| offset.sequence).max(),
+            |own| Some(own.sequence),
+        );
+        let known = known.iter().map(|(name, offset)| (name.clone(), offset.at.clone()));
+        Some(Offset {
+            at: planned.source.read_on(partition, &known.collect())?,
+            sequence: sequence.unwrap_or_default(),
+        })
     }
 
     /// The journal of a partition that can't be read twice.

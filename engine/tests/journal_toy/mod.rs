@@ -28,6 +28,9 @@ pub struct State {
     pub polled: u64,
     pub acknowledged: u64,
     pub stopped: bool,
+    /// What an earlier run wrote, newest first, as far as it was asked for.
+    pub recalled: Vec<u64>,
+    pub recalls: usize,
     wake: Option<Wake>,
 }
 
@@ -91,6 +94,12 @@ impl Partition for Toy {
         assert!(state.acknowledged <= batches && batches <= state.polled);
         state.acknowledged = batches;
         Ok(())
+    }
+
+    fn recall(&mut self, newest: &mut dyn Iterator<Item = RecordBatch>) {
+        let mut state = self.lock();
+        state.recalls += 1;
+        state.recalled.extend(newest.take(25).map(|batch| number(&batch)));
     }
 
     fn position(&self) -> Position {

@@ -238,6 +238,7 @@ impl Source for List {
         Box::new(ListDecoder {
             name: self.name.clone(),
             rows: self.config.rows.clone(),
+            left_out: 0,
         })
     }
 
@@ -291,6 +292,7 @@ impl Partition for ListPartition {
 struct ListDecoder {
     name: String,
     rows: Vec<(String, i64, f64)>,
+    left_out: u64,
 }
 
 impl Decoder for ListDecoder {
@@ -302,6 +304,8 @@ impl Decoder for ListDecoder {
             let (machine, ts, value) = &self.rows[*row as usize];
             if *value < -1e6 {
                 letters.push("list", *row, "too small", b"toy");
+            } else if *value > 1e6 {
+                self.left_out += 1;
             } else {
                 let sample = Sample {
                     machine,
@@ -317,6 +321,10 @@ impl Decoder for ListDecoder {
             samples: samples_batch(good),
             dead_letters: letters.finish(),
         })
+    }
+
+    fn left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
     }
 }
 

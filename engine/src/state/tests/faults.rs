@@ -19,10 +19,14 @@ const POINTS: &[&str] = &[
     "manifest.sync",
     "manifest.link",
     "manifest.folder",
+    "savepoint.write",
+    "savepoint.sync",
+    "savepoint.link",
+    "savepoint.folder",
     "collect.remove",
 ];
 
-/// What the child does: goes on from the directory, writes a checkpoint, collects.
+/// What the child does: goes on from the directory, writes a checkpoint, names it, collects.
 #[test]
 #[ignore = "the other tests here run it, in a process of its own"]
 fn child() {
@@ -49,11 +53,9 @@ fn one_run(dir: &StateDir) -> anyhow::Result<()> {
     let mut writer = FileWriter::create(dir, claim.generation(), number, 0)?;
     writer.write(&record("press-1", Change::Append, &head, "+"))?;
     let own = writer.finish()?;
-    claim.commit(&manifest(
-        &claim,
-        number,
-        &before.into_iter().chain(own).collect::<Vec<_>>(),
-    ))?;
+    let manifest = manifest(&claim, number, &before.into_iter().chain(own).collect::<Vec<_>>());
+    claim.commit(&manifest)?;
+    dir.name_savepoint(&format!("after-{number}"), &manifest)?;
     dir.collect(&claim, 1, Duration::ZERO).map(drop)
 }
 
@@ -124,9 +126,14 @@ fn after_a_fault_at_any_point_the_next_run_goes_on() {
             let (found, states) = dir.recover(&claim, &all).unwrap().unwrap();
             assert!(found.passed_over.is_empty(), "{point} {fault}: {:?}", found.passed_over);
             let number = found.manifest.checkpoint;
-            let real = ["manifest.folder", "collect.remove"].contains(point);
+            let after_the_link = ["manifest.folder", "collect.remove"].contains(point);
+            let real = after_the_link || point.starts_with("savepoint");
             assert_eq!(number, if real { 2 } else { 1 }, "{point} {fault}");
             assert_eq!(press_1(&states).tail.len() as u64, number);
+            // A savepoint is there whole, or not at all.
+            for name in dir.savepoints().unwrap() {
+                dir.savepoint(&name).unwrap();
+            }
 
             // And what was left lying about is cleared away.
             checkpoint(&dir, &claim, claim.next_checkpoint(), &found.manifest.files);
