@@ -18,12 +18,15 @@ test: tools servers lint page-test unit browser
 
 tools:
 	@.ci/require cc build-essential
+	@.ci/library openssl libssl-dev
 	@.ci/require node nodejs
 	@.ci/require npm
 
 .PHONY: servers
 servers:
 	@.ci/require mosquitto
+	@.ci/require java default-jre-headless
+	@.ci/kafka >/dev/null
 	@.ci/require chromium
 	@.ci/require promtool prometheus
 
@@ -71,6 +74,7 @@ torture: $(PAGE)
 	$(TORTURE) --kills 300 --failpoints
 	$(TORTURE) --kills 200 --mqtt
 	$(TORTURE) --kills 100 --mqtt --failpoints
+	$(TORTURE) --kills 100 --kafka
 
 clean:
 	cargo clean

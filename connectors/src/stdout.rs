@@ -9,7 +9,7 @@ use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
-use taktline_engine::{Opening, Published, Sink, SinkPlan};
+use taktline_engine::{Opening, Published, Sink, SinkPlan, Table};
 
 use crate::codec::json;
 
@@ -59,6 +59,12 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
         format: config.format,
         flat,
     }))
+}
+
+/// A sink to standard output for rows of these tables, outside of a run.
+pub fn printer(format: Format, tables: &[Table]) -> Box<dyn Sink> {
+    let flat = tables.iter().map(|table| table.published.first().cloned()).collect();
+    Box::new(Printer::new(io::stdout(), format, flat))
 }
 
 struct StdoutPlan {

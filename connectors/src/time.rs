@@ -32,6 +32,17 @@ impl Unit {
         }
     }
 
+    /// As the pipeline file says it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Unit::S => "s",
+            Unit::Ms => "ms",
+            Unit::Us => "us",
+            Unit::Ns => "ns",
+            Unit::Rfc3339 => "rfc3339",
+        }
+    }
+
     /// The power of ten from this unit to µs.
     fn exponent(self) -> i32 {
         match self {
@@ -73,6 +84,66 @@ pub(crate) fn plausible(ts: i64) -> Result<i64, String> {
     }
     let shown = jiff::Timestamp::from_microsecond(ts).map_or_else(|_| format!("{ts} us"), |time| time.to_string());
     Err(format!("the time {shown} lies outside of 1900 to 2200; check `unit`"))
+}
+
+/// A whole count in µs since 1970.
+///
+/// # Errors
+/// No machine can have meant it: the words for a dead letter, with the unit that would make sense of it.
+#[inline]
+pub(crate) fn counted(count: i64, unit: Unit) -> Result<i64, String> {
+    match unit.micros(count) {
+        Some(ts) if PLAUSIBLE.contains(&ts) => Ok(ts),
+        _ => Err(wrong_unit(count as f64, unit)),
+    }
+}
+
+/// A fractional count, as [`counted`].
+pub(crate) fn counted_f64(count: f64, unit: Unit) -> Result<i64, String> {
+    match unit.micros_f64(count) {
+        Some(ts) if PLAUSIBLE.contains(&ts) => Ok(ts),
+        _ => Err(wrong_unit(count, unit)),
+    }
+}
+
+/// 1990-01-01 and 2100-01-01, in µs since 1970: what a count in the right unit looks like.
+const LIKELY: std::ops::Range<i64> = 631_152_000_000_000..4_102_444_800_000_000;
+const YEAR_US: f64 = 31_556_952e6;
+
+fn wrong_unit(count: f64, unit: Unit) -> String {
+    let year = 1970.0 + count * 10f64.powi(unit.exponent()) / YEAR_US;
+    let found = if year.abs() < 1e6 {
+        format!("the time would be in the year {year:.0}")
+    } else {
+        "the time is out of range".to_owned()
+    };
+    match hint(count, unit, LIKELY) {
+        Some(hint) => format!("{found}; {hint}"),
+        None => format!("{found}; check `unit`"),
+    }
+}
+
+/// A time decades before it arrived that would be of the day of its arrival in another unit was counted in that unit: the words for
+/// a dead letter. Clocks that were never set say such times too, but not in another unit that of their arrival.
+pub(crate) fn long_ago(count: f64, unit: Unit, ts: i64, received: i64) -> Option<String> {
+    const DAY: i64 = 86_400_000_000;
+    if ts.saturating_add(3_650 * DAY) > received {
+        return None;
+    }
+    let hint = hint(count, unit, received.saturating_sub(DAY)..received.saturating_add(DAY))?;
+    let year = 1970 + (ts as f64 / YEAR_US).floor() as i64;
+    Some(format!("the time would be in the year {year}; {hint}"))
+}
+
+/// The unit in which a count would be a time in this range.
+fn hint(count: f64, unit: Unit, range: std::ops::Range<i64>) -> Option<String> {
+    let units = [Unit::S, Unit::Ms, Unit::Us, Unit::Ns]
+        .into_iter()
+        .filter(|other| *other != unit);
+    let times = units.filter_map(|other| Some((other.name(), other.micros_f64(count)?)));
+    let (name, ts) = times.into_iter().find(|(_, ts)| range.contains(ts))?;
+    let time = jiff::Timestamp::from_second(ts.div_euclid(1_000_000)).ok()?;
+    Some(format!("as {name} it would be {time}: write unit: {name}"))
 }
 
 /// A time cell in µs since 1970; `None` when it is none. Fractions of a µs are cut.
@@ -237,6 +308,36 @@ mod tests {
         check("1899-12-31T23:59:59Z", Some("1899-12-31T23:59:59Z"));
         check("2200-01-01T00:00:00Z", Some("2200-01-01T00:00:00Z"));
         assert!(plausible(i64::MAX).unwrap_err().contains("9223372036854775807 us"));
+    }
+
+    #[test]
+    fn counts_in_the_wrong_unit() {
+        let check = |count: i64, unit, expect: Result<i64, &str>| {
+            assert_eq!(counted(count, unit), expect.map_err(str::to_owned), "{count} {unit:?}");
+            let float = counted_f64(count as f64, unit);
+            assert_eq!(float.is_ok(), expect.is_ok(), "{count} {unit:?}");
+        };
+        let (s, ms, ns) = (1_767_323_045, 1_767_323_045_000, 1_767_323_045_000_000_000);
+        check(s, Unit::S, Ok(ms * 1000));
+        check(ms, Unit::Ms, Ok(ms * 1000));
+        check(ns, Unit::Ns, Ok(ms * 1000));
+        let hint = "the time would be in the year 57974; as ms it would be 2026-01-02T03:04:05Z: write unit: ms";
+        check(ms, Unit::S, Err(hint));
+        let hint = "the time is out of range; as ns it would be 2026-01-02T03:04:05Z: write unit: ns";
+        check(ns, Unit::S, Err(hint));
+        check(ns, Unit::Ms, Err(hint));
+        let hint = "the time would be in the year 57974; as ns it would be 2026-01-02T03:04:05Z: write unit: ns";
+        check(ns, Unit::Us, Err(hint));
+        check(i64::MAX, Unit::S, Err("the time is out of range; check `unit`"));
+        check(
+            -5_000_000_000,
+            Unit::S,
+            Err("the time would be in the year 1812; check `unit`"),
+        );
+        assert_eq!(
+            counted_f64(f64::NAN, Unit::S),
+            Err("the time is out of range; check `unit`".into())
+        );
     }
 
     proptest! {

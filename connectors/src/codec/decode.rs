@@ -1,211 +1,36 @@
-//! Payloads to samples.
+//! Payloads to samples: the decoder that all message sources share.
+
+use std::collections::HashMap;
+use std::iter::Peekable;
 
 use arrow::array::RecordBatch;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use taktline_engine::config::Problem;
 use taktline_engine::{DeadLetters, Decoded, Decoder};
 
-use super::json::{Found, Pointer, Query, Scalar};
+pub(crate) use super::address::Address;
+pub use super::config::DecodeConfig;
+pub(crate) use super::reading::Reading;
+
+use super::arrow_ipc;
+use super::avro::AvroDocument;
+use super::config::Framing;
+use super::csv::{CsvForm, lines};
+use super::influx::Line;
+use super::json::JsonDocument;
+use super::leaf::Leaf;
+use super::letters::Letters;
 use super::message::{Message, Messages};
-use super::topic::{Template, TopicPattern};
+use super::protobuf::{self, ProtobufDocument};
+use super::query::{Document, Found, Query, Scalar, Slot};
+use super::reading::{Form, Named, Payload, WrittenBy};
+use super::sample::{content, time_of};
+use super::short;
+use super::signals::Verdict;
 use crate::rows::Rows;
-use crate::time::{self, Unit};
 
-/// The longest a text in a sample may be, in bytes.
-const TEXT_LIMIT: usize = 64 << 10;
-/// How far ahead of its arrival a message may say it was made: clocks differ, but not by more.
-const FUTURE_LIMIT_US: i64 = 300_000_000;
-
-/// How to read a payload.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DecodeConfig {
-    /// What a payload is: a JSON document, a bare number or a text. Default json
-    #[serde(default)]
-    pub format: Format,
-    /// JSON pointer to the time, for example `/timestamp_ms`. Default: the time of arrival
-    pub time: Option<String>,
-    /// Unit of the time
-    pub unit: Option<Unit>,
-    /// JSON pointer to the value. A number or a boolean is taken as a number, a text that isn't one as a text
-    pub value: Option<String>,
-    /// JSON pointer to a text: a state or marker
-    pub text: Option<String>,
-    /// JSON pointer to an object of which each member is a signal; write "" for the whole payload
-    pub values: Option<String>,
-}
-
-/// What a payload is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A JSON document
-    #[default]
-    Json,
-    /// A bare number, `true` or `false`
-    Number,
-    /// A text
-    Text,
-}
-
-/// Where a message says what it is about, besides its payload.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Address {
-    /// The topic's levels, and what they are called. None: the topic says nothing but its name.
-    pub pattern: Option<TopicPattern>,
-    /// Messages have keys: `{key}`.
-    pub keyed: bool,
-    /// Headers that were asked for: `{header.NAME}`, or `{NAME}` as the source writes it.
-    pub headers: Vec<String>,
-}
-
-impl Address {
-    /// The names for templates: first those of the topic's levels, then `topic`, `key` and the headers.
-    fn names(&self) -> Vec<String> {
-        let levels = self.pattern.iter().flat_map(|pattern| pattern.names().iter().cloned());
-        let topic = self.pattern.is_none().then(|| "topic".to_owned());
-        let key = self.keyed.then(|| "key".to_owned());
-        let headers = self.headers.iter().map(|name| format!("header.{name}"));
-        levels.chain(topic).chain(key).chain(headers).collect()
-    }
-
-    /// Their values in a message, in the same order; an error if the topic doesn't fit.
-    fn values<'m>(&self, message: &Message<'m>, found: &mut Vec<&'m str>) -> Result<(), String> {
-        let text =
-            |bytes: &'m [u8], what: &str| std::str::from_utf8(bytes).map_err(|_| format!("the {what} is not UTF-8"));
-        found.clear();
-        match &self.pattern {
-            None => found.push(message.topic),
-            Some(pattern) if pattern.matches(message.topic, found) => {}
-            Some(_) => return Err("the topic does not fit the pattern".into()),
-        }
-        if self.keyed {
-            found.push(text(message.key.unwrap_or_default(), "key")?);
-        }
-        for name in &self.headers {
-            let value = message.headers.iter().find(|(known, _)| known == name);
-            found.push(text(value.map_or(&[], |(_, value)| value), "header")?);
-        }
-        Ok(())
-    }
-}
-
-/// Everything a decoder knows; made once and cloned for each worker.
-#[derive(Clone, Debug)]
-pub(crate) struct Reading {
-    source: String,
-    address: Address,
-    machine: Template,
-    signal: Template,
-    format: Format,
-    unit: Option<Unit>,
-    query: Query,
-    time: Option<usize>,
-    value: Option<usize>,
-    text: Option<usize>,
-}
-
-/// The name of a wide payload's member in the `signal` template.
-const MEMBER: &str = "member";
-
-impl Reading {
-    /// Checks the settings against each other.
-    pub(crate) fn new(
-        source: &str,
-        address: Address,
-        config: &DecodeConfig,
-        machine: Option<&str>,
-        signal: Option<&str>,
-    ) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let mut query = Query::default();
-        let mut pointer = |key: &str, text: &Option<String>| {
-            let text = text.as_ref()?;
-            let path = format!("decode.{key}");
-            if config.format != Format::Json {
-                problems.push(Problem::at(&path, "only a JSON payload has pointers").hint("write format: json"));
-                return None;
-            }
-            match Pointer::parse(text) {
-                Ok(pointer) => {
-                    query.pointers.push(pointer);
-                    Some(query.pointers.len() - 1)
-                }
-                Err(message) => {
-                    problems.push(Problem::at(&path, message));
-                    None
-                }
-            }
-        };
-        let (time, value) = (pointer("time", &config.time), pointer("value", &config.value));
-        let (text, values) = (pointer("text", &config.text), pointer("values", &config.values));
-        query.members_of = values;
-        let one = config.value.is_some() || config.text.is_some();
-        let wide = config.values.is_some();
-        if config.format == Format::Json && !one && !wide {
-            let hint = "write value: /value, or value: \"\" for a payload that is a bare JSON number";
-            problems.push(Problem::at("decode", "a JSON payload needs a pointer to its value").hint(hint));
-        }
-        if one && wide {
-            problems.push(Problem::at(
-                "decode.values",
-                "`values` stands alone, without `value` and `text`",
-            ));
-        }
-        if config.time.is_some() && config.unit.is_none() {
-            let hint = "write unit: ms (or s, us, ns, rfc3339)";
-            problems.push(Problem::at("decode.time", "the time needs a `unit`").hint(hint));
-        }
-        if config.time.is_none() && config.unit.is_some() {
-            problems.push(Problem::at("decode.unit", "there is a `unit` but no `time`").hint("write time: /timestamp"));
-        }
-        let names = address.names();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut with_member = names.clone();
-        if wide {
-            with_member.push(MEMBER);
-        }
-        let default_signal = if wide { "{member}" } else { "{signal}" };
-        let machine = template("machine", machine, "{machine}", &names);
-        let signal = template("signal", signal, default_signal, &with_member);
-        match (machine, signal, problems.is_empty()) {
-            (Ok(machine), Ok(signal), true) => Ok(Reading {
-                source: source.to_owned(),
-                address,
-                machine,
-                signal,
-                format: config.format,
-                unit: config.unit,
-                query,
-                time,
-                value,
-                text,
-            }),
-            (machine, signal, _) => {
-                problems.extend(machine.err());
-                problems.extend(signal.err());
-                Err(problems)
-            }
-        }
-    }
-}
-
-fn template(key: &str, text: Option<&str>, default: &str, names: &[&str]) -> Result<Template, Problem> {
-    use super::topic::TemplateError::{Brace, Unknown};
-    Template::parse(text.unwrap_or(default), names).map_err(|error| match (error, text) {
-        (Unknown(name), None) => Problem::at("topic", format!("no level of the topic is named `{{{name}}}`")).hint(
-            format!("write {{{name}}} in place of a level, or say what the {key} is by `{key}:`"),
-        ),
-        (Unknown(name), Some(_)) => {
-            Problem::at(key, format!("the topic has no level `{{{name}}}`")).did_you_mean(&name, names.iter().copied())
-        }
-        (Brace, _) => Problem::at(key, "a brace has no partner").hint("write {name}"),
-    })
-}
-
-/// A value and a text, either of which may be absent.
-type Content<'j> = (Option<f64>, Option<std::borrow::Cow<'j, str>>);
+/// The longest name of a machine or a signal, in bytes.
+const NAME_LIMIT: usize = 1024;
+/// How many names of signals a decoder remembers the verdict on.
+const VERDICTS: usize = 10_000;
 
 /// Decodes raw batches of messages.
 pub(crate) struct MessageDecoder {
@@ -218,9 +43,12 @@ impl MessageDecoder {
     pub(crate) fn new(reading: Reading) -> Self {
         let dead = DeadLetters::new(reading.source.clone());
         MessageDecoder {
+            rows: Columns {
+                address_names: reading.address_names(),
+                ..Columns::default()
+            },
             reading,
             dead,
-            rows: Columns::default(),
         }
     }
 }
@@ -229,194 +57,523 @@ impl Decoder for MessageDecoder {
     fn decode(&mut self, raw: &RecordBatch) -> anyhow::Result<Decoded> {
         let messages = Messages::of(raw)?;
         let mut headers = Vec::new();
+        let mut found = std::mem::take(&mut self.rows.found).recycle();
         for row in 0..messages.len() {
+            let payload = messages.payload(row);
             let message = messages.get(row, &mut headers);
-            if let Err(reason) = self.reading.read(&message, &mut self.rows) {
-                self.dead.push(message.topic, message.sequence, reason, message.payload);
-            }
+            let mut letters = Letters::new(&mut self.dead, &message);
+            self.reading
+                .read(&message, payload, &mut found, &mut self.rows, &mut letters)?;
+            letters.finish();
         }
+        self.rows.found = found.recycle();
         Ok(Decoded {
             samples: self.rows.rows.finish()?,
             dead_letters: self.dead.finish(),
         })
     }
+
+    fn left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.rows.left_out)
+    }
+}
+
+/// Rows being built, and room that is used again for each message.
+#[derive(Default)]
+struct Columns {
+    rows: Rows,
+    /// The name being rendered.
+    name: String,
+    /// How many names the address gives to templates.
+    address_names: usize,
+    found: Found<'static>,
+    verdicts: HashMap<String, Verdict>,
+    /// Samples of signals that aren't allowed.
+    left_out: u64,
+}
+
+/// What is at hand while the documents of one message are read.
+struct Work<'w, 'm> {
+    /// The address's values, in the order of its names.
+    levels: &'w [&'w str],
+    received: i64,
+    found: &'w mut Found<'m>,
+    columns: &'w mut Columns,
+}
+
+/// Why a message as a whole was not read.
+enum Unread {
+    /// The words for a dead letter.
+    Because(String),
+    /// A schema registry is away: the run can't go on.
+    Away(anyhow::Error),
+}
+
+impl From<String> for Unread {
+    fn from(reason: String) -> Self {
+        Unread::Because(reason)
+    }
+}
+
+impl From<&str> for Unread {
+    fn from(reason: &str) -> Self {
+        Unread::Because(reason.to_owned())
+    }
 }
 
 impl Reading {
-    /// Reads one message into the columns, or says why not; then nothing was added.
-    fn read(&self, message: &Message<'_>, rows: &mut Columns) -> Result<(), String> {
-        let (payload, received) = (message.payload, message.received);
+    /// Reads one message into the columns; what is bad about it goes to `letters`.
+    ///
+    /// # Errors
+    /// A schema registry is away.
+    fn read<'m>(
+        &self,
+        message: &Message<'_>,
+        payload: &'m [u8],
+        found: &mut Found<'m>,
+        columns: &mut Columns,
+        letters: &mut Letters<'_, '_>,
+    ) -> anyhow::Result<()> {
         let mut levels = Vec::with_capacity(8);
-        self.address.values(message, &mut levels)?;
-        self.machine.render(|index| levels[index], &mut rows.machine_name);
-        if rows.machine_name.is_empty() {
-            return Err("the message names no machine".into());
+        if let Err(reason) = self.address.values(message, &mut levels) {
+            letters.push(&reason);
+            return Ok(());
         }
-        let content = match self.format {
-            Format::Number => bare_number(payload)?,
-            Format::Text => {
-                let text = std::str::from_utf8(payload).map_err(|e| format!("the text is not UTF-8: {e}"))?;
-                (None, Some(bounded(text.into())?))
-            }
-            Format::Json => return self.read_json(payload, received, &levels, rows),
+        let mut work = Work {
+            levels: &levels,
+            received: message.received,
+            found,
+            columns,
         };
-        rows.push(&self.signal, &levels, "", received, content)
-    }
-
-    fn read_json(&self, payload: &[u8], received: i64, levels: &[&str], rows: &mut Columns) -> Result<(), String> {
-        let mut found = self.query.find(payload).map_err(|e| format!("not JSON: {e}"))?;
-        let ts = match self.time {
-            None => received,
-            Some(index) => self.time_of(found.scalars[index].take(), received)?,
-        };
-        if self.query.members_of.is_some() {
-            return self.read_members(found, ts, levels, rows);
-        }
-        let value = self.value.and_then(|index| found.scalars[index].take());
-        let text = self.text.and_then(|index| found.scalars[index].take());
-        if value.is_none() && text.is_none() {
-            return Err("nothing stands at `value` or `text`".into());
-        }
-        let (number, from_value) = match value {
-            None => (None, None),
-            Some(scalar) => content(scalar).ok_or("an object or a list stands at `value`")?,
-        };
-        let text = match text {
-            None => from_value,
-            Some(scalar) => as_text(scalar).ok_or("an object or a list stands at `text`")?,
-        };
-        rows.push(&self.signal, levels, "", ts, (number, text.map(bounded).transpose()?))
-    }
-
-    /// Each scalar member is a sample; nested members are skipped.
-    fn read_members(&self, found: Found<'_>, ts: i64, levels: &[&str], rows: &mut Columns) -> Result<(), String> {
-        let mut members = Vec::with_capacity(found.members.len());
-        for (name, scalar) in found.members {
-            let Some((number, text)) = content(scalar) else {
-                continue;
-            };
-            members.push((name, (number, text.map(bounded).transpose()?)));
-        }
-        if members.is_empty() {
-            return Err("the object at `values` has no values".into());
-        }
-        for (name, content) in members {
-            rows.push(&self.signal, levels, &name, ts, content)?;
+        match self.payload(payload, &mut work, letters) {
+            Ok(()) => {}
+            Err(Unread::Because(reason)) => letters.push(&reason),
+            Err(Unread::Away(error)) => return Err(error),
         }
         Ok(())
     }
 
-    fn time_of(&self, scalar: Option<Scalar<'_>>, received: i64) -> Result<i64, String> {
-        let ts = match scalar {
-            None | Some(Scalar::Null) => return Err("nothing stands at `time`".into()),
-            Some(Scalar::Text(text)) if self.unit == Some(Unit::Rfc3339) => {
-                let time: jiff::Timestamp = text.parse().map_err(|e| format!("the time `{}`: {e}", short(&text)))?;
-                Some(time.as_microsecond())
-            }
-            Some(Scalar::Int(_) | Scalar::Float(_)) if self.unit == Some(Unit::Rfc3339) => {
-                return Err("the time is a number; check `unit`".into());
-            }
-            Some(Scalar::Int(time)) => self.unit.and_then(|unit| unit.micros(time)),
-            Some(Scalar::Float(time)) => self.unit.and_then(|unit| unit.micros_f64(time)),
-            Some(Scalar::Text(text)) if text.trim().parse::<f64>().is_err() => {
-                return Err(format!("the time `{}` is no number; check `unit`", short(&text)));
-            }
-            Some(Scalar::Text(text)) => self.unit.and_then(|unit| time::parse(text.trim().as_bytes(), unit)),
-            Some(Scalar::Bool(_) | Scalar::Nested) => return Err("the time is neither a number nor a text".into()),
-        };
-        let ts = time::plausible(ts.ok_or("the time is out of range; check `unit`")?)?;
-        if ts > received.saturating_add(FUTURE_LIMIT_US) {
-            return Err(
-                "the time is more than 5 minutes ahead of the arrival; check `unit` and the sender's clock".into(),
-            );
+    /// Cuts a payload into documents and reads each.
+    fn payload<'m>(
+        &self,
+        payload: &'m [u8],
+        work: &mut Work<'_, 'm>,
+        letters: &mut Letters<'_, '_>,
+    ) -> Result<(), Unread> {
+        if payload.is_empty() && !matches!(self.payload, Payload::Text | Payload::Protobuf(_)) {
+            return Err("the payload is empty".into());
         }
-        Ok(ts)
+        let (id, payload) = self.unframe(payload)?;
+        let mut bad = |reason: &str| letters.push(reason);
+        match &self.payload {
+            Payload::Json => self.document(&JsonDocument(payload), work, &mut bad),
+            Payload::Number => self.document(&Bare(number(payload)?), work, &mut bad),
+            Payload::Text => self.document(&Bare(text(payload)?), work, &mut bad),
+            Payload::Scalar => self.document(&Bare(number(payload).or_else(|_| text(payload))?), work, &mut bad),
+            Payload::Avro(written_by) => {
+                let schema = match written_by {
+                    WrittenBy::File(schema) => schema.clone(),
+                    WrittenBy::Registry(registry) => registry.schema(id).map_err(Unread::Away)??,
+                };
+                let schema = &*schema;
+                self.document(&AvroDocument { schema, payload }, work, &mut bad);
+            }
+            Payload::Protobuf(descriptor) => {
+                let message = protobuf::read(descriptor, payload)?;
+                let mut found = std::mem::take(work.found).recycle();
+                let mut inner = Work {
+                    levels: work.levels,
+                    received: work.received,
+                    found: &mut found,
+                    columns: &mut *work.columns,
+                };
+                self.document(&ProtobufDocument(&message), &mut inner, &mut bad);
+                *work.found = found.recycle();
+            }
+            Payload::Arrow => {
+                let mut stream = arrow_ipc::Stream::open(payload)?;
+                let mut rows = 0;
+                while let Some(batch) = stream.next()? {
+                    rows += batch.rows();
+                    (0..batch.rows()).for_each(|row| self.document(&batch.row(row), work, &mut bad));
+                }
+                if rows == 0 {
+                    return Err("the Arrow stream has no rows".into());
+                }
+            }
+            Payload::Ndjson => {
+                for line in some_lines(payload)? {
+                    self.document(&JsonDocument(line), work, &mut |reason| letters.push_line(reason, line));
+                }
+            }
+            Payload::Influx => {
+                let mut any = false;
+                for line in some_lines(payload)? {
+                    match Line::parse(line) {
+                        Ok(None) => continue,
+                        Ok(Some(parsed)) => {
+                            self.document(&parsed, work, &mut |reason| letters.push_line(reason, line));
+                        }
+                        Err(reason) => letters.push_line(&reason, line),
+                    }
+                    any = true;
+                }
+                if !any {
+                    return Err("the payload has comments only".into());
+                }
+            }
+            Payload::Csv(form) => self.csv(form, payload, work, letters)?,
+        }
+        Ok(())
+    }
+
+    fn csv<'m>(
+        &self,
+        form: &CsvForm,
+        payload: &'m [u8],
+        work: &mut Work<'_, 'm>,
+        letters: &mut Letters<'_, '_>,
+    ) -> Result<(), Unread> {
+        let mut lines = some_lines(payload)?;
+        let header: Vec<String>;
+        let columns = match &form.columns {
+            Some(columns) => columns,
+            None => {
+                let line = lines.next().unwrap_or_default();
+                header = form
+                    .split(line)?
+                    .into_iter()
+                    .map(|name| name.trim().to_owned())
+                    .collect();
+                if lines.peek().is_none() {
+                    return Err("there is a header and no line".into());
+                }
+                &header
+            }
+        };
+        for line in lines {
+            match form.line(columns, line) {
+                Ok(parsed) => self.document(&parsed, work, &mut |reason| letters.push_line(reason, line)),
+                Err(reason) => letters.push_line(&reason, line),
+            }
+        }
+        Ok(())
+    }
+
+    /// The payload behind its framing, and the number of its schema if that is named.
+    fn unframe<'m>(&self, payload: &'m [u8]) -> Result<(u32, &'m [u8]), String> {
+        match self.framing {
+            Framing::None => Ok((0, payload)),
+            Framing::Confluent => {
+                let wrong = "the payload does not begin with a zero byte and a schema's number; check `decode.framing`";
+                let rest = payload.strip_prefix(&[0]).ok_or(wrong)?;
+                let (id, rest) = rest.split_first_chunk::<4>().ok_or(wrong)?;
+                let rest = match self.payload {
+                    Payload::Protobuf(_) => protobuf::skip_indexes(rest)?,
+                    _ => rest,
+                };
+                Ok((u32::from_be_bytes(*id), rest))
+            }
+            Framing::SingleObject => {
+                let wrong = "the payload is no single object of Avro; check `decode.framing`";
+                let rest = payload.strip_prefix(&[0xc3, 0x01]).ok_or(wrong)?;
+                let (fingerprint, rest) = rest.split_first_chunk::<8>().ok_or(wrong)?;
+                match &self.payload {
+                    Payload::Avro(WrittenBy::File(schema)) if schema.fingerprint != *fingerprint => {
+                        Err("the payload was written with another schema than `decode.schema`".into())
+                    }
+                    _ => Ok((0, rest)),
+                }
+            }
+        }
+    }
+
+    /// Finds a document's form and reads its samples.
+    fn document<'m>(&self, document: &dyn Document<'m>, work: &mut Work<'_, 'm>, bad: &mut dyn FnMut(&str)) {
+        let form = match self.forms.as_slice() {
+            [only] => document.find(&only.query, work.found).map(|()| Some(only)),
+            forms => choose(forms, document, work.found),
+        };
+        match form {
+            Ok(Some(form)) => self.samples(form, work, bad),
+            Ok(None) => bad("the payload has none of the shapes of `decode.preset`"),
+            Err(reason) => bad(&reason),
+        }
+    }
+
+    /// Makes rows of what a query found. What is bad about the document or an element of it costs one dead letter.
+    fn samples(&self, form: &Form, work: &mut Work<'_, '_>, bad: &mut dyn FnMut(&str)) {
+        let Work {
+            levels,
+            received,
+            found,
+            columns,
+        } = work;
+        for name in &form.names {
+            found.as_texts(*name);
+        }
+        let found = &*found;
+        let last = form.query.last_level();
+        let time_level = form.time.map_or(0, |slot| slot.level);
+        let (mut time, mut machine, mut signal) = (Once::default(), Once::default(), Once::default());
+        // What holds for all samples is judged before it is asked whether there are any.
+        if last > 0 && time_level == 0 && time.of(0, || form.time_at(found, 0, *received), &mut *bad).is_none() {
+            return;
+        }
+        let machine_of = |columns: &mut Columns, at| columns.machine(form, levels, found, at);
+        if last > 0 && form.machine.level == 0 && machine.of(0, || machine_of(columns, 0), &mut *bad).is_none() {
+            return;
+        }
+        for level in 0..last {
+            for record in found.childless(level) {
+                bad(&form.place(level, record, &form.nothing_below(level)));
+            }
+        }
+        for record in 0..found.count(last) {
+            let above = |level| found.above(record, last, level);
+            let at = above(time_level);
+            let ts = time.of(
+                at,
+                || form.time_at(found, at, *received),
+                |reason| bad(&form.place(time_level, at, reason)),
+            );
+            let Some(ts) = ts else { continue };
+            let (at, level) = (above(form.machine.level), form.machine.level);
+            let machine = machine.of(
+                at,
+                || machine_of(columns, at),
+                |reason| bad(&form.place(level, at, reason)),
+            );
+            let Some(machine) = machine else { continue };
+            let (at, level) = (above(form.signal.level), form.signal.level);
+            let taken = || columns.signal(self, form, levels, found, at);
+            let signal = signal.of(at, taken, |reason| bad(&form.place(level, at, reason)));
+            let (signal, change) = match signal {
+                None => continue,
+                Some(None) => {
+                    columns.left_out += 1;
+                    continue;
+                }
+                Some(Some(signal)) => signal,
+            };
+            let get = |slot: Option<Slot>| slot.and_then(|slot| found.get(slot, above(slot.level)));
+            match content(get(form.value), get(form.text)) {
+                Ok((value, text)) => {
+                    let value = match change {
+                        Some(index) => value
+                            .map(|value| self.signals.change(index).scale(value))
+                            .filter(|value| value.is_finite()),
+                        None => value,
+                    };
+                    columns.rows.push_text(machine, signal, ts, value, text.as_deref());
+                }
+                Err(reason) => bad(&form.place(last, record, &reason)),
+            }
+        }
     }
 }
 
-fn bare_number<'j>(payload: &[u8]) -> Result<Content<'j>, String> {
-    let text = std::str::from_utf8(payload)
-        .map_err(|e| format!("the number is not UTF-8: {e}"))?
-        .trim();
-    match text {
-        "true" => Ok((Some(1.0), None)),
-        "false" => Ok((Some(0.0), None)),
-        "" => Err("the payload is empty".into()),
-        _ => Ok((
-            Some(text.parse().map_err(|_| format!("`{}` is no number", short(text)))?),
-            None,
-        )),
+/// The first form whose pointers all lead to something.
+fn choose<'f, 'm>(
+    forms: &'f [Form],
+    document: &dyn Document<'m>,
+    found: &mut Found<'m>,
+) -> Result<Option<&'f Form>, String> {
+    let is_list = document.is_list();
+    for form in forms
+        .iter()
+        .filter(|form| form.is_list.is_none_or(|wanted| wanted == is_list))
+    {
+        document.find(&form.query, found)?;
+        if form.required.iter().all(|slot| found.has(*slot)) {
+            return Ok(Some(form));
+        }
+    }
+    Ok(None)
+}
+
+impl Form {
+    fn time_at(&self, found: &Found<'_>, record: usize, received: i64) -> Result<i64, String> {
+        let Some(slot) = self.time else {
+            return Ok(received);
+        };
+        match found.get(slot, record) {
+            None if self.time_may_be_absent => Ok(received),
+            scalar => time_of(scalar, self.unit, received),
+        }
+    }
+
+    /// A reason with the element that it is about.
+    fn place(&self, level: usize, record: usize, reason: &str) -> String {
+        match level {
+            0 => reason.to_owned(),
+            _ => format!("element {} of `{}`: {reason}", record + 1, self.query.list(level)),
+        }
+    }
+
+    /// Why a record has no records of the next level in it.
+    fn nothing_below(&self, level: usize) -> String {
+        if self.wide && level + 1 == self.query.last_level() {
+            "the object at `values` has no values".to_owned()
+        } else {
+            format!("nothing stands at `{}`", self.query.list(level + 1))
+        }
     }
 }
 
-/// A scalar as a value, or as a text where it is no number. None if it is nested.
-fn content(scalar: Scalar<'_>) -> Option<Content<'_>> {
-    Some(match scalar {
-        Scalar::Null => (None, None),
-        Scalar::Bool(b) => (Some(f64::from(u8::from(b))), None),
-        Scalar::Int(i) => (Some(i as f64), None),
-        Scalar::Float(f) => (Some(f), None),
-        Scalar::Text(text) => match text.trim().parse::<f64>() {
-            Ok(number) => (Some(number), None),
-            Err(_) => (None, Some(text)),
-        },
-        Scalar::Nested => return None,
-    })
+/// What is made once for all samples of a record.
+struct Once<T> {
+    record: usize,
+    value: Option<T>,
 }
 
-fn as_text(scalar: Scalar<'_>) -> Option<Option<std::borrow::Cow<'_, str>>> {
-    Some(match scalar {
-        Scalar::Null => None,
-        Scalar::Bool(b) => Some(b.to_string().into()),
-        Scalar::Int(i) => Some(i.to_string().into()),
-        Scalar::Float(f) => Some(f.to_string().into()),
-        Scalar::Text(text) => Some(text),
-        Scalar::Nested => return None,
-    })
-}
-
-fn bounded(text: std::borrow::Cow<'_, str>) -> Result<std::borrow::Cow<'_, str>, String> {
-    if text.len() > TEXT_LIMIT {
-        Err(format!("the text has more than {TEXT_LIMIT} bytes"))
-    } else {
-        Ok(text)
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Once {
+            record: usize::MAX,
+            value: None,
+        }
     }
 }
 
-/// At most 40 characters of a text, for messages.
-fn short(text: &str) -> String {
-    text.chars().take(40).collect()
+impl<T: Copy> Once<T> {
+    #[inline]
+    fn of(&mut self, record: usize, make: impl FnOnce() -> Result<T, String>, bad: impl FnOnce(&str)) -> Option<T> {
+        if self.record != record {
+            self.record = record;
+            self.value = make().map_err(|reason| bad(&reason)).ok();
+        }
+        self.value
+    }
 }
 
-/// Rows being built, and room for the names of the next one.
-#[derive(Default)]
-struct Columns {
-    machine_name: String,
-    signal_name: String,
-    rows: Rows,
-}
+/// A signal's number, and what is made of its values; none if it is left out.
+type Taken = Option<(i32, Option<usize>)>;
 
 impl Columns {
-    /// Adds a sample of the machine in `machine_name`.
-    fn push(
+    fn machine(&mut self, form: &Form, levels: &[&str], found: &Found<'_>, record: usize) -> Result<i32, String> {
+        self.render(form, &form.machine, levels, found, record)
+            .map_err(|()| "the message names no machine".to_owned())?;
+        self.check_name("machine")?;
+        let number = self.rows.machines.number(self.name.as_bytes());
+        number.ok_or_else(|| "the message names no machine".to_owned())
+    }
+
+    fn signal(
         &mut self,
-        signal: &Template,
+        reading: &Reading,
+        form: &Form,
         levels: &[&str],
-        member: &str,
-        ts: i64,
-        (value, text): Content<'_>,
-    ) -> Result<(), String> {
-        signal.render(
-            |index| levels.get(index).copied().unwrap_or(member),
-            &mut self.signal_name,
-        );
-        let machine = self.rows.machines.number(self.machine_name.as_bytes());
-        let machine = machine.ok_or("the message names no machine")?;
-        let signal = self.rows.signals.number(self.signal_name.as_bytes());
-        let signal = signal.ok_or("the message names no signal")?;
-        let value = value.filter(|value| value.is_finite());
-        self.rows.push_text(machine, signal, ts, value, text.as_deref());
+        found: &Found<'_>,
+        record: usize,
+    ) -> Result<Taken, String> {
+        let unnamed = "the message names no signal";
+        self.render(form, &form.signal, levels, found, record)
+            .map_err(|()| unnamed.to_owned())?;
+        self.check_name("signal")?;
+        let mut change = None;
+        if !reading.signals.is_empty() {
+            match self.verdict(reading) {
+                Verdict::LeaveOut => return Ok(None),
+                Verdict::Take => {}
+                Verdict::Change(index) => change = Some(index),
+            }
+        }
+        let renamed = change.and_then(|index| reading.signals.change(index).rename.as_deref());
+        let number = self.rows.signals.number(renamed.unwrap_or(&self.name).as_bytes());
+        number
+            .map(|number| Some((number, change)))
+            .ok_or_else(|| unnamed.to_owned())
+    }
+
+    /// Renders a name; an error if the payload doesn't give a part of it.
+    #[inline]
+    fn render(
+        &mut self,
+        form: &Form,
+        named: &Named,
+        levels: &[&str],
+        found: &Found<'_>,
+        record: usize,
+    ) -> Result<(), ()> {
+        let given = self.address_names;
+        let text = |slot: Slot| match found.get(slot, found.above(record, named.level, slot.level)) {
+            Some(Scalar::Text(text)) if !text.is_empty() => Some(&**text),
+            _ => None,
+        };
+        if named.slots.iter().any(|slot| text(*slot).is_none()) {
+            return Err(());
+        }
+        let value = |index: usize| match index.checked_sub(given) {
+            None => levels[index],
+            Some(index) => text(form.names[index]).unwrap_or_default(),
+        };
+        named.template.render(value, &mut self.name);
         Ok(())
+    }
+
+    fn check_name(&self, what: &str) -> Result<(), String> {
+        match self.name.len() {
+            0..=NAME_LIMIT => Ok(()),
+            _ => Err(format!(
+                "the name of the {what} has more than {NAME_LIMIT} bytes: `{}`",
+                short(&self.name)
+            )),
+        }
+    }
+
+    /// What becomes of the signal in `name`.
+    fn verdict(&mut self, reading: &Reading) -> Verdict {
+        if let Some(known) = self.verdicts.get(&self.name) {
+            return *known;
+        }
+        let verdict = reading.signals.verdict(&self.name);
+        if verdict == Verdict::LeaveOut {
+            reading.signals.say_left_out(&reading.source, &self.name);
+        }
+        if self.verdicts.len() >= VERDICTS {
+            self.verdicts.clear();
+        }
+        self.verdicts.insert(self.name.clone(), verdict);
+        verdict
+    }
+}
+
+/// A payload that is its value.
+struct Bare<'j>(Scalar<'j>);
+
+impl<'j> Document<'j> for Bare<'j> {
+    fn find(&self, query: &Query, found: &mut Found<'j>) -> Result<(), String> {
+        query.walk(Leaf(self.0.clone()), found).map_err(|e| e.to_string())
+    }
+}
+
+fn number<'j>(payload: &[u8]) -> Result<Scalar<'j>, String> {
+    let text = std::str::from_utf8(payload).map_err(|e| format!("the number is not UTF-8: {e}"))?;
+    match text.trim() {
+        "true" => Ok(Scalar::Bool(true)),
+        "false" => Ok(Scalar::Bool(false)),
+        "" => Err("the payload is empty".into()),
+        text => match text.parse() {
+            Ok(number) => Ok(Scalar::Float(number)),
+            Err(_) => Err(format!("`{}` is no number", short(text))),
+        },
+    }
+}
+
+fn text(payload: &[u8]) -> Result<Scalar<'_>, String> {
+    match std::str::from_utf8(payload) {
+        Ok(text) => Ok(Scalar::Text(text.into())),
+        Err(e) => Err(format!("the text is not UTF-8: {e}")),
+    }
+}
+
+/// The lines of a payload, of which there must be one.
+fn some_lines(payload: &[u8]) -> Result<Peekable<impl Iterator<Item = &[u8]>>, &'static str> {
+    let mut lines = lines(payload).peekable();
+    match lines.peek() {
+        Some(_) => Ok(lines),
+        None => Err("the payload is empty"),
     }
 }
 

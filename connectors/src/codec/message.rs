@@ -11,13 +11,14 @@ use taktline_engine::table;
 
 /// A message as it came.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'m> {
+pub struct Message<'m> {
     /// Where it was sent: an MQTT or Kafka topic, an HTTP stream.
     pub topic: &'m str,
     /// Its key, where the source has one.
     pub key: Option<&'m [u8]>,
     /// Headers or properties that the source was asked for.
     pub headers: &'m [(&'m str, &'m [u8])],
+    /// What it carries.
     pub payload: &'m [u8],
     /// When it came, or when the broker says it was made; µs since 1970.
     pub received: i64,
@@ -42,7 +43,7 @@ pub(crate) fn schema() -> SchemaRef {
 }
 
 /// A raw batch in the making.
-pub(crate) struct MessageBatch {
+pub struct MessageBatch {
     topic: StringBuilder,
     key: BinaryBuilder,
     headers: MapBuilder<StringBuilder, BinaryBuilder>,
@@ -66,7 +67,7 @@ impl Default for MessageBatch {
 
 impl MessageBatch {
     /// Adds a message.
-    pub(crate) fn push(&mut self, message: Message<'_>) -> anyhow::Result<()> {
+    pub fn push(&mut self, message: Message<'_>) -> anyhow::Result<()> {
         self.topic.append_value(message.topic);
         self.key.append_option(message.key);
         for (name, value) in message.headers {
@@ -81,7 +82,7 @@ impl MessageBatch {
     }
 
     /// The messages so far; starts anew.
-    pub(crate) fn finish(&mut self) -> anyhow::Result<RecordBatch> {
+    pub fn finish(&mut self) -> anyhow::Result<RecordBatch> {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.topic.finish()),
             Arc::new(self.key.finish()),
@@ -130,6 +131,11 @@ impl<'b> Messages<'b> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.topic.len()
+    }
+
+    /// The payload at a row, for as long as the batch lives.
+    pub(crate) fn payload(&self, row: usize) -> &'b [u8] {
+        self.payload.value(row)
     }
 
     /// The message at a row, with its headers in `headers`.

@@ -1,10 +1,45 @@
-//! Payload formats: from messages as they came to rows.
+//! Payload formats: from messages as they came to rows, and from rows to payloads.
 //!
-//! From the bottom up: [`json`] (pointers into documents, rows to JSON), `topic` (patterns and templates), `message` (raw batches of
-//! messages), `decode` (what a payload means, and the decoder that all message sources share).
+//! From the bottom up:
+//!
+//! - `message`: raw batches of messages; `topic`: patterns and templates; `address`: what a message says besides its payload.
+//! - `pointer`, `query`: pointers into documents and what stands there, in one pass; `leaf`: rows of cells as documents.
+//! - The formats as documents: [`json`], `csv`, `influx`, `avro` (with `registry`), `protobuf`, `arrow_ipc`; `sparkplug`.
+//! - `config`: the `decode` section, `preset` its short forms, `signals` which signals and what is made of them; `reading`: all of it
+//!   checked and resolved.
+//! - `sample`: times, values and texts; `letters`: the dead letters of a message; `decode`: the decoder that all message sources share.
+//! - `encode`, `avro_encode`: rows to payloads, for sinks. `fuzz`: any bytes through any decoder.
 
 pub mod json;
 
+pub(crate) mod address;
+pub(crate) mod arrow_ipc;
+mod avro;
+mod avro_encode;
+pub(crate) mod config;
+mod csv;
 pub(crate) mod decode;
-pub(crate) mod message;
+pub(crate) mod encode;
+mod fuzz;
+pub(crate) mod influx;
+mod leaf;
+mod letters;
+pub mod message;
+pub(crate) mod pointer;
+mod preset;
+mod protobuf;
+pub(crate) mod query;
+mod reading;
+pub(crate) mod registry;
+mod sample;
+mod signals;
+pub(crate) mod sparkplug;
 pub(crate) mod topic;
+
+#[doc(hidden)]
+pub use fuzz::{FORMATS, fuzz_decode};
+
+/// At most 40 characters of a text, for messages.
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}

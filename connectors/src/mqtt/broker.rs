@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
 
-use super::endpoint::{Endpoint, Version};
+use super::endpoint::{Endpoint, SignIn};
 use super::sink::Outbox;
 
 /// A broker that lives as long as this value. Keeps nothing on disk and lets anybody in, on loopback only.
@@ -76,17 +76,29 @@ async fn serve(ready: &mpsc::Sender<Started>) {
     let _ = broker.run().await;
 }
 
-/// Publishes messages, at least once each (QoS 1), and blocks while too many are on their way.
+/// Publishes messages, and blocks while too many are on their way.
 pub struct Publisher(Outbox);
 
 impl Publisher {
-    /// Starts to connect to `mqtt://host:port`; the first [`Publisher::flush`] waits for the broker.
+    /// Starts to connect to `mqtt://host:port`; the first [`Publisher::flush`] waits for the broker. Each message is delivered at least
+    /// once (QoS 1).
     ///
     /// # Errors
     /// The address can't be read, or no thread can be started.
     pub fn connect(url: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::new(url, Version::V5).map_err(|problem| anyhow::anyhow!(problem.message))?;
-        Ok(Publisher(Outbox::start("publisher", &endpoint, 1, false)?))
+        Publisher::with_qos(url, 1)
+    }
+
+    /// The same with another delivery: 0 at most once, 2 exactly once.
+    ///
+    /// # Errors
+    /// As for [`Publisher::connect`].
+    pub fn with_qos(url: &str, qos: u8) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::new(url, SignIn::default()).map_err(|problems| {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            anyhow::anyhow!(messages.join("; "))
+        })?;
+        Ok(Publisher(Outbox::start("publisher", &endpoint, qos, false)?))
     }
 
     /// Sends a message.

@@ -4,28 +4,40 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use tokio::sync::Notify;
 
-use super::endpoint::{Endpoint, Version};
-use super::link::{Ack, Event, Fault, GOODBYE, Link, Qos, Receipt, Sender, Subscription, connect};
+use super::endpoint::Endpoint;
+use super::link::{Ack, Event, Fault, GOODBYE, Link, Presence, Qos, Receipt, Sender, Subscription, connect};
+use super::socket::Socket;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 /// Being refused doesn't mend itself: try again more slowly.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
 
-/// How long a broker says nothing when it has nothing to say.
-const SILENCE: Duration = Duration::from_millis(50);
+/// How long a broker may take to close the connection after our goodbye.
+const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What came in: a topic, which a bad broker may not send as UTF-8, and a payload.
+/// What a connection brings, in the order in which it came.
+pub(crate) enum Incoming<'a> {
+    /// The broker was reached, and had a session for us or not.
+    Connected {
+        session_present: bool,
+    },
+    Message(Message<'a>),
+}
+
+/// A message: a topic, which a bad broker may not send as UTF-8, and a payload.
 pub(crate) struct Message<'a> {
     pub(crate) topic: &'a [u8],
     pub(crate) payload: &'a [u8],
     /// None where the broker waits for nothing.
     pub(crate) receipt: Option<MessageAck>,
+    /// The broker has sent it before.
+    pub(crate) again: bool,
 }
 
 /// The acknowledgement of a message. It is void once the connection that brought the message is lost: the broker then
@@ -34,6 +46,13 @@ pub(crate) struct Message<'a> {
 pub(crate) struct MessageAck {
     connection: u64,
     ack: Ack,
+}
+
+impl MessageAck {
+    /// The broker's number of the delivery; the same when it is given again.
+    pub(crate) fn packet(self) -> u16 {
+        self.ack.packet()
+    }
 }
 
 /// Acknowledgements on their way to the connection's thread. There can't be more than messages the broker gave us without one.
@@ -53,41 +72,52 @@ impl Acks {
 pub(crate) struct Connection {
     sender: Sender,
     acks: Arc<Acks>,
+    announce: Arc<Notify>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Connection {
-    /// Starts to connect, and never gives up. `on_message` runs on the connection's thread: while it blocks, nothing
+    /// Starts to connect, and never gives up. `on_incoming` runs on the connection's thread: while it blocks, nothing
     /// is read from the socket, and no acknowledgement is sent. When it breaks, the connection ends.
+    ///
+    /// # Errors
+    /// A certificate or key of `tls` can't be read, or there can be no thread.
     pub(crate) fn start(
         name: &str,
         endpoint: &Endpoint,
         subscription: Option<Subscription>,
-        on_message: impl FnMut(Message<'_>) -> ControlFlow<()> + Send + 'static,
+        presence: Option<Presence>,
+        on_incoming: impl FnMut(Incoming<'_>) -> ControlFlow<()> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (sender, link) = connect(endpoint, subscription.as_ref());
-        let stop = Arc::new(Notify::new());
+        let socket = Socket::default();
+        let (sender, link) = connect(endpoint, subscription.as_ref(), &socket)?;
+        let (announce, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let acks = Arc::new(Acks::default());
         let driver = Driver {
             name: name.to_owned(),
             endpoint: endpoint.clone(),
             subscription,
+            presence,
+            since_ms: 0,
             sender: sender.clone(),
             link,
+            socket,
             acks: acks.clone(),
             number: 0,
             on_their_way: 0,
+            announce: announce.clone(),
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("mqtt {name}"))
-            .spawn(move || runtime.block_on(driver.run(on_message)))
+            .spawn(move || runtime.block_on(driver.run(on_incoming)))
             .context("starting the MQTT thread")?;
         Ok(Connection {
             sender,
             acks,
+            announce,
             stop,
             thread: Some(thread),
         })
@@ -101,6 +131,16 @@ impl Connection {
     /// Queues a message; waits while the queue is full. The receipt says when the broker has it.
     pub(crate) async fn publish(&self, topic: &str, payload: &[u8], qos: Qos, retain: bool) -> anyhow::Result<Receipt> {
         self.sender.publish(topic, payload.to_vec(), qos, retain).await
+    }
+
+    /// Queues a message that may be lost (QoS 0); false when the queue is full.
+    pub(crate) fn try_send(&self, topic: &str, payload: Vec<u8>) -> bool {
+        self.sender.try_publish(topic, payload, 0, false)
+    }
+
+    /// Says once more that we are there.
+    pub(crate) fn announce(&self) {
+        self.announce.notify_one();
     }
 
     /// Tells the broker that these messages are ours now. Those of a lost connection are passed over.
@@ -124,13 +164,18 @@ struct Driver {
     name: String,
     endpoint: Endpoint,
     subscription: Option<Subscription>,
+    presence: Option<Presence>,
+    /// When the newest try to connect began.
+    since_ms: u64,
     sender: Sender,
     link: Link,
+    socket: Socket,
     acks: Arc<Acks>,
     /// Counts connections; an acknowledgement is good on its own only.
     number: u64,
     /// Acknowledgements that were handed to the client and are not on the wire yet.
     on_their_way: usize,
+    announce: Arc<Notify>,
     stop: Arc<Notify>,
 }
 
@@ -141,39 +186,48 @@ enum State {
     Connected,
     Away,
     Refused,
+    Distrusted,
 }
 
 impl Driver {
-    async fn run(mut self, mut on_message: impl FnMut(Message<'_>) -> ControlFlow<()>) {
+    async fn run(mut self, mut on_incoming: impl FnMut(Incoming<'_>) -> ControlFlow<()>) {
         let mut state = State::Starting;
         let mut backoff = BACKOFF_FIRST;
+        self.prepare(&state);
         loop {
             let Some(event) = self.next().await else { break };
             let wait = match event {
-                Ok(Event::Publish { topic, payload, ack }) => {
+                Ok(Event::Publish {
+                    topic,
+                    payload,
+                    ack,
+                    again,
+                }) => {
                     let connection = self.number;
                     let message = Message {
                         topic: &topic,
                         payload: &payload,
                         receipt: ack.map(|ack| MessageAck { connection, ack }),
+                        again,
                     };
-                    if on_message(message).is_break() {
+                    if on_incoming(Incoming::Message(message)).is_break() {
                         break;
                     }
                     continue;
                 }
                 Ok(Event::Connected { session_present }) => {
                     backoff = BACKOFF_FIRST;
-                    self.connected(&mut state, session_present);
+                    self.connected(&mut state);
+                    if on_incoming(Incoming::Connected { session_present }).is_break() {
+                        break;
+                    }
                     continue;
                 }
                 Ok(Event::SubscriptionRefused(reason)) => {
-                    let filter = self
-                        .subscription
-                        .as_ref()
-                        .map_or("", |subscription| &subscription.filter);
+                    let filters =
+                        (self.subscription.as_ref()).map_or(String::new(), |asked| asked.filters.join("`, `"));
                     tracing::warn!(
-                        "{}: the broker {} refused the subscription to `{filter}`: {reason}; check `topic` and the rights of `user`",
+                        "{}: the broker {} refused the subscription to `{filters}`: {reason}; check the topic and the rights of `user`",
                         self.name,
                         self.endpoint.url
                     );
@@ -191,6 +245,7 @@ impl Driver {
                 Err(fault) => {
                     self.number += 1;
                     self.on_their_way = 0;
+                    self.socket.release();
                     self.lost(&mut state, fault, &mut backoff)
                 }
             };
@@ -198,6 +253,7 @@ impl Driver {
                 () = self.stop.notified() => break,
                 () = tokio::time::sleep(wait) => {}
             }
+            self.prepare(&state);
         }
         self.goodbye(state == State::Connected).await;
     }
@@ -215,20 +271,40 @@ impl Driver {
                 () = self.acks.more.notified() => {
                     self.on_their_way += send_acks(&self.acks, &self.sender, self.number);
                 }
+                () = self.announce.notified() => say(&self.sender, self.presence.as_ref(), self.since_ms, true),
             }
         }
     }
 
-    fn connected(&self, state: &mut State, session_present: bool) {
+    /// Before each try to connect: certificates may have been renewed, and what we leave behind names the connection.
+    fn prepare(&mut self, state: &State) {
+        if let Some(tls) = self.endpoint.tls.as_ref().filter(|_| *state != State::Starting) {
+            match tls.client() {
+                Ok(tls) => self.link.trust(Some(Arc::new(tls))),
+                Err(error) => tracing::warn!("{}: {error:#}; using the certificates from before", self.name),
+            }
+        }
+        if let Some(presence) = &self.presence {
+            self.since_ms = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64);
+            let gone = (presence.payload)(false, self.since_ms);
+            self.link.leave_behind(&presence.topic, gone);
+        }
+    }
+
+    fn connected(&mut self, state: &mut State) {
         tracing::info!("{}: connected to {} (`url`)", self.name, self.endpoint.url);
         *state = State::Connected;
-        // A kept session still holds the subscription, and the MQTT 5 client may not change a session it didn't begin.
-        let kept = session_present && self.endpoint.version == Version::V5;
-        if let Some(subscription) = self.subscription.as_ref().filter(|_| !kept)
+        self.link.connected();
+        // A kept session may hold another subscription, of an earlier pipeline file.
+        if let Some(subscription) = &self.subscription
             && let Err(error) = self.sender.subscribe(subscription)
         {
-            tracing::error!("{}: subscribing to `{}`: {error}", self.name, subscription.filter);
+            let filters = subscription.filters.join("`, `");
+            tracing::error!("{}: subscribing to `{filters}`: {error}", self.name);
         }
+        say(&self.sender, self.presence.as_ref(), self.since_ms, true);
     }
 
     /// Logs a change of state and says how long to wait.
@@ -236,6 +312,7 @@ impl Driver {
         let (name, url) = (&self.name, &self.endpoint.url);
         let now = match &fault {
             Fault::Refused { .. } => State::Refused,
+            Fault::Distrust(_) => State::Distrusted,
             _ => State::Away,
         };
         if *state != now {
@@ -250,17 +327,28 @@ impl Driver {
                         "{name}: the broker {url} refused the connection: {reason}; check `version` and `client_id`; trying again"
                     );
                 }
+                Fault::Distrust(reason) => {
+                    tracing::warn!("{name}: no secure connection to the broker {url}: {reason}; trying again");
+                }
                 Fault::Lost(reason) if *state == State::Connected => {
                     tracing::warn!("{name}: the connection to {url} was lost: {reason}; trying again");
                 }
                 Fault::Lost(reason) => {
-                    tracing::warn!("{name}: no broker at {url} (`url`): {reason}; trying again");
+                    // A broker that doesn't like our certificate may close before it has said so.
+                    let hint = match &self.endpoint.tls {
+                        Some(tls) if tls.certificate.is_none() => {
+                            "; it may want a certificate of ours (`tls.certificate`)"
+                        }
+                        Some(_) => "; it may not trust our certificate (`tls.certificate`)",
+                        None => "",
+                    };
+                    tracing::warn!("{name}: no broker at {url} (`url`): {reason}{hint}; trying again");
                 }
                 Fault::Done => {}
             }
         }
         *state = now;
-        let least = if matches!(fault, Fault::Refused { .. }) {
+        let least = if matches!(fault, Fault::Refused { .. } | Fault::Distrust(_)) {
             BACKOFF_REFUSED
         } else {
             BACKOFF_FIRST
@@ -272,13 +360,7 @@ impl Driver {
         wait.mul_f64(0.5 + share / 2.0)
     }
 
-    /// True when the broker waits for acknowledgements of ours.
-    fn acknowledges(&self) -> bool {
-        self.subscription
-            .as_ref()
-            .is_some_and(|subscription| subscription.qos > 0)
-    }
-
+    /// An end in good order: when it is over, the broker has read all that we sent.
     async fn goodbye(mut self, connected: bool) {
         if !connected {
             return;
@@ -287,17 +369,10 @@ impl Driver {
             // What isn't acknowledged now comes again in the next session.
             loop {
                 self.on_their_way += send_acks(&self.acks, &self.sender, self.number);
-                let event = match self.on_their_way {
-                    0 if !self.acknowledges() => return,
-                    // Read on until the broker is silent: closing a socket with something unread in it would throw away
-                    // what the broker has yet to read of ours.
-                    0 => match tokio::time::timeout(SILENCE, self.link.poll()).await {
-                        Ok(event) => event,
-                        Err(_) => return,
-                    },
-                    _ => self.link.poll().await,
-                };
-                match event {
+                if self.on_their_way == 0 {
+                    return;
+                }
+                match self.link.poll().await {
                     Ok(Event::Acknowledged) => self.on_their_way = self.on_their_way.saturating_sub(1),
                     Ok(_) => {}
                     Err(_) => return,
@@ -305,8 +380,20 @@ impl Driver {
             }
         })
         .await;
+        say(&self.sender, self.presence.as_ref(), self.since_ms, false);
         self.sender.disconnect(self.endpoint.client_id.is_none());
         let _ = tokio::time::timeout(GOODBYE, async { while self.link.poll().await.is_ok() {} }).await;
+        let _ = tokio::time::timeout(FAREWELL, self.socket.closed()).await;
+    }
+}
+
+/// Tells the others that we are there, or gone.
+fn say(sender: &Sender, presence: Option<&Presence>, since_ms: u64, there: bool) {
+    if let Some(presence) = presence {
+        let payload = (presence.payload)(there, since_ms);
+        if !sender.try_publish(&presence.topic, payload, 1, true) {
+            tracing::warn!("no room to publish to `{}`", presence.topic);
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use taktline_engine::config::Problem;
 
+use crate::tls::TlsConfig;
+
 /// A version of the protocol: `3.1.1` or `5`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
@@ -46,6 +48,16 @@ impl JsonSchema for Version {
     }
 }
 
+/// Who a client says it is, as the settings of sources and sinks say it.
+#[derive(Debug, Default)]
+pub(crate) struct SignIn {
+    pub(crate) version: Version,
+    pub(crate) client_id: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) tls: Option<TlsConfig>,
+}
+
 /// A broker and how to sign in to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
@@ -58,67 +70,99 @@ pub(crate) struct Endpoint {
     pub(crate) client_id: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
+    /// None: the connection isn't secured.
+    pub(crate) tls: Option<TlsConfig>,
 }
 
 impl Endpoint {
-    /// An endpoint without a sign-in.
-    ///
     /// # Errors
-    /// What is wrong with the address, at `url`.
-    pub(crate) fn new(url: &str, version: Version) -> Result<Self, Problem> {
-        let problem = |message: String| Problem::at("url", message).hint("write mqtt://host:1883");
-        let parsed = url::Url::parse(url).map_err(|e| problem(format!("`{url}` is no address: {e}")))?;
-        match parsed.scheme() {
-            "mqtt" | "tcp" => {}
-            "mqtts" | "ssl" | "tls" => return Err(problem("TLS isn't supported yet".into())),
-            other => return Err(problem(format!("`{other}` is not MQTT"))),
-        }
-        if !parsed.username().is_empty() || parsed.password().is_some() {
-            let message = "an address must hold no user and no password";
-            return Err(Problem::at("url", message).hint("use the settings `user` and `password`"));
-        }
-        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() || parsed.fragment().is_some() {
-            return Err(problem(format!("`{url}` has something behind the port")));
-        }
-        let host = parsed
-            .host_str()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        if host.is_empty() {
-            return Err(problem(format!("`{url}` names no host")));
-        }
-        let port = parsed.port().unwrap_or(1883);
-        Ok(Endpoint {
-            url: url.to_owned(),
-            host: host.to_owned(),
-            port,
+    /// What is wrong with the address, at `url`, or with who we are, at the setting.
+    pub(crate) fn new(url: &str, sign_in: SignIn) -> Result<Self, Vec<Problem>> {
+        let mut problems = sign_in.problems();
+        let SignIn {
             version,
-            client_id: None,
-            user: None,
-            password: None,
-        })
+            client_id,
+            user,
+            password,
+            tls,
+        } = sign_in;
+        match address(url) {
+            Ok(Address { host, port, secure }) => {
+                if tls.is_some() && !secure {
+                    let message = "the address asks for no TLS";
+                    problems.push(Problem::at("tls", message).hint("write mqtts://host:8883 as `url`"));
+                }
+                if !problems.is_empty() {
+                    return Err(problems);
+                }
+                Ok(Endpoint {
+                    url: url.to_owned(),
+                    host,
+                    port,
+                    version,
+                    client_id,
+                    user,
+                    password,
+                    tls: secure.then(|| tls.unwrap_or_default()),
+                })
+            }
+            Err(problem) => {
+                problems.push(problem);
+                Err(problems)
+            }
+        }
     }
+}
 
-    /// Adds who we are.
-    ///
-    /// # Errors
-    /// A password without a user, an empty client id.
-    pub(crate) fn sign_in(
-        mut self,
-        client_id: Option<String>,
-        user: Option<String>,
-        password: Option<String>,
-    ) -> Result<Self, Problem> {
-        if password.is_some() && user.is_none() {
-            return Err(Problem::at("password", "there is a `password` but no `user`"));
+impl SignIn {
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.tls.as_ref().map_or_else(Vec::new, |tls| tls.problems("tls"));
+        // MQTT 5 knows tokens, which stand alone; 3.1.1 knows only passwords of users.
+        if self.password.is_some() && self.user.is_none() && self.version == Version::V311 {
+            problems.push(Problem::at("password", "there is a `password` but no `user`"));
         }
-        if client_id.as_deref() == Some("") {
-            return Err(Problem::at("client_id", "must not be empty").hint("leave it out for one made at random"));
+        if self.client_id.as_deref() == Some("") {
+            let hint = "leave it out for one made at random";
+            problems.push(Problem::at("client_id", "must not be empty").hint(hint));
         }
-        (self.client_id, self.user, self.password) = (client_id, user, password);
-        Ok(self)
+        problems
     }
+}
+
+struct Address {
+    host: String,
+    port: u16,
+    secure: bool,
+}
+
+fn address(url: &str) -> Result<Address, Problem> {
+    let problem = |message: String| Problem::at("url", message).hint("write mqtt://host:1883, or mqtts://host:8883");
+    let parsed = url::Url::parse(url).map_err(|e| problem(format!("`{url}` is no address: {e}")))?;
+    let secure = match parsed.scheme() {
+        "mqtt" | "tcp" => false,
+        "mqtts" | "ssl" | "tls" => true,
+        other => return Err(problem(format!("`{other}` is not MQTT"))),
+    };
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        let message = "an address must hold no user and no password";
+        return Err(Problem::at("url", message).hint("use the settings `user` and `password`"));
+    }
+    if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(problem(format!("`{url}` has something behind the port")));
+    }
+    let host = parsed
+        .host_str()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    if host.is_empty() {
+        return Err(problem(format!("`{url}` names no host")));
+    }
+    Ok(Address {
+        host: host.to_owned(),
+        port: parsed.port().unwrap_or(if secure { 8883 } else { 1883 }),
+        secure,
+    })
 }
 
 #[cfg(test)]
@@ -128,25 +172,62 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let check = |url: &str, expect: Result<(&str, u16), &str>| match (Endpoint::new(url, Version::V5), expect) {
-            (Ok(got), Ok(expect)) => assert_eq!((got.host.as_str(), got.port), expect, "{url}"),
-            (Err(problem), Err(part)) => {
-                assert_eq!(problem.path, ["url"], "{url}");
-                assert!(problem.message.contains(part), "{url}: {}", problem.message);
+        let check = |url: &str, expect: Result<(&str, u16, bool), &str>| match (
+            Endpoint::new(url, SignIn::default()),
+            expect,
+        ) {
+            (Ok(got), Ok(expect)) => {
+                assert_eq!((got.host.as_str(), got.port, got.tls.is_some()), expect, "{url}");
+            }
+            (Err(problems), Err(part)) => {
+                assert_eq!(problems[0].path, ["url"], "{url}");
+                assert!(problems[0].message.contains(part), "{url}: {}", problems[0].message);
             }
             (got, _) => panic!("{url}: {got:?}"),
         };
-        check("mqtt://broker:1884", Ok(("broker", 1884)));
-        check("mqtt://broker", Ok(("broker", 1883)));
-        check("tcp://10.0.0.1:1/", Ok(("10.0.0.1", 1)));
-        check("mqtt://[::1]:1883", Ok(("::1", 1883)));
+        check("mqtt://broker:1884", Ok(("broker", 1884, false)));
+        check("mqtt://broker", Ok(("broker", 1883, false)));
+        check("mqtts://broker", Ok(("broker", 8883, true)));
+        check("tls://broker:1", Ok(("broker", 1, true)));
+        check("tcp://10.0.0.1:1/", Ok(("10.0.0.1", 1, false)));
+        check("mqtt://[::1]:1883", Ok(("::1", 1883, false)));
         check("broker:1883", Err("not MQTT"));
         check("broker", Err("no address"));
         check("http://broker", Err("not MQTT"));
-        check("mqtts://broker", Err("TLS"));
         check("mqtt://u:p@broker", Err("no password"));
         check("mqtt://broker/topic", Err("behind the port"));
         check("mqtt://:1883", Err(""));
+    }
+
+    #[test]
+    fn sign_ins() {
+        let check = |url: &str, sign_in: SignIn, expect: &[&str]| {
+            let problems = Endpoint::new(url, sign_in).err().unwrap_or_default();
+            let paths: Vec<String> = problems.iter().map(|problem| problem.path.join(".")).collect();
+            assert_eq!(paths, expect, "{url}");
+        };
+        let token = |version| SignIn {
+            version,
+            password: Some("token".into()),
+            ..SignIn::default()
+        };
+        check("mqtt://b", token(Version::V5), &[]);
+        check("mqtt://b", token(Version::V311), &["password"]);
+        let tls = || SignIn {
+            tls: Some(TlsConfig::default()),
+            ..SignIn::default()
+        };
+        check("mqtts://b", tls(), &[]);
+        check("mqtt://b", tls(), &["tls"]);
+        let half = SignIn {
+            client_id: Some(String::new()),
+            tls: Some(TlsConfig {
+                key: Some("key.pem".into()),
+                ..TlsConfig::default()
+            }),
+            ..SignIn::default()
+        };
+        check("http://b", half, &["tls.key", "client_id", "url"]);
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The client crates for the two versions of the protocol, in one form.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{Endpoint, Version};
+use rustls::ClientConfig;
 
-/// The largest packet taken. Under MQTT 5 the broker is told; under 3.1.1 it can't be, so that all must be taken.
-const PACKET_LIMIT: u32 = 16 << 20;
-const PACKET_LIMIT_311: usize = 256 << 20;
-/// How long a broker keeps what it couldn't deliver (MQTT 5).
-const SESSION_EXPIRY_SECS: u32 = 3600;
-/// How long an orderly goodbye may take.
-pub(super) const GOODBYE: Duration = Duration::from_millis(500);
+use super::distrust;
+use super::endpoint::{Endpoint, Version};
+use super::session::Unwritten;
+use super::socket::Socket;
+
+/// The largest packet taken: as large as they get. A broker that is told of a lower limit throws larger messages away without a word.
+const PACKET_LIMIT: u32 = 256 << 20;
+/// How long an orderly goodbye may take: a bound for a broker that no longer answers.
+pub(super) const GOODBYE: Duration = Duration::from_secs(5);
 
 /// A delivery guarantee: 0 at most once, 1 at least once, 2 exactly once.
 pub(crate) type Qos = u8;
@@ -22,11 +26,35 @@ const KEEP_ALIVE_SECS: u16 = 60;
 /// price is that a broker that vanishes without a word is missed only after as long.
 const SUBSCRIBER_KEEP_ALIVE_SECS: u16 = 600;
 
-/// A topic filter to keep subscribed.
+/// What to keep subscribed, and on which terms.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
-    pub(crate) filter: String,
+    pub(crate) filters: Vec<String>,
     pub(crate) qos: Qos,
+    /// For how long the broker keeps messages while we are away (under MQTT 3.1.1 for as long as it likes). None: it doesn't.
+    pub(crate) kept_secs: Option<u32>,
+    /// Messages that a broker may give us before we acknowledge the first (MQTT 5).
+    pub(crate) receive_maximum: u16,
+}
+
+impl Subscription {
+    /// True if the broker keeps messages from one run to the next.
+    pub(crate) fn outlives(&self, endpoint: &Endpoint) -> bool {
+        self.kept_secs.is_some() && endpoint.client_id.is_some()
+    }
+
+    /// True if the broker keeps messages from one connection to the next.
+    pub(crate) fn is_kept(&self, endpoint: &Endpoint) -> bool {
+        self.kept_secs.is_some() && (endpoint.version == Version::V5 || endpoint.client_id.is_some())
+    }
+}
+
+/// What others are told about us by a retained message, while we are there and when we are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Presence {
+    pub(crate) topic: String,
+    /// The payload: whether we are there, and in which ms since 1970 this connection began.
+    pub(crate) payload: fn(bool, u64) -> Vec<u8>,
 }
 
 /// What a broker waits for after it gave us a message: until then it keeps the message for us.
@@ -37,6 +65,11 @@ pub(crate) struct Ack {
 }
 
 impl Ack {
+    /// The broker's number of the delivery.
+    pub(super) fn packet(self) -> u16 {
+        self.packet
+    }
+
     /// None where the broker waits for nothing (QoS 0).
     fn of(qos: Qos, packet: u16) -> Option<Self> {
         (qos > 0).then_some(Ack { qos, packet })
@@ -90,61 +123,75 @@ const SEND_QUEUE: usize = 256;
 /// Messages that the broker may have yet to acknowledge. The client looks through all of this window for each
 /// message: with 65,535 it manages some 900 messages a second, with 1,024 some 60,000.
 const IN_FLIGHT: u16 = 1024;
-/// Messages that a broker may give us before we acknowledge the first (MQTT 5). Enough for a million messages a second
-/// that are durable after some milliseconds; under 3.1.1 it is for the broker to say (`max_inflight_messages`).
-const RECEIVE_MAXIMUM: u16 = 16_384;
-
-pub(super) fn connect(endpoint: &Endpoint, subscription: Option<&Subscription>) -> (Sender, Link) {
+/// Prepares a connection; the first [`Link::poll`] makes it.
+///
+/// # Errors
+/// A certificate or key can't be read.
+pub(super) fn connect(
+    endpoint: &Endpoint,
+    subscription: Option<&Subscription>,
+    socket: &Socket,
+) -> anyhow::Result<(Sender, Link)> {
     let id = endpoint
         .client_id
         .clone()
         .unwrap_or_else(|| format!("taktline{}", &uuid::Uuid::new_v4().simple().to_string()[..14]));
-    // The broker should keep messages while we are away, where it is told how long or for whom.
     let keep_alive = subscription.map_or(KEEP_ALIVE_SECS, |_| SUBSCRIBER_KEEP_ALIVE_SECS);
-    let lossless = subscription.is_some_and(|subscription| subscription.qos > 0);
+    let kept_secs = subscription.and_then(|subscription| subscription.kept_secs);
+    let tls = endpoint.tls.as_ref().map(|tls| tls.client()).transpose()?.map(Arc::new);
     let address = (endpoint.host.clone(), endpoint.port);
+    let socket = socket.clone();
     // No delay for subscribers, whose small acknowledgements must not wait; publishers gain from larger packets.
-    match endpoint.version {
+    Ok(match endpoint.version {
         Version::V311 => {
             let mut options = rumqttc_v4::MqttOptions::new(id, address);
-            options.set_max_packet_size(PACKET_LIMIT_311, PACKET_LIMIT_311);
-            options.set_clean_session(!lossless || endpoint.client_id.is_none());
+            options.set_max_packet_size(PACKET_LIMIT as usize, PACKET_LIMIT as usize);
+            options.set_clean_session(kept_secs.is_none() || endpoint.client_id.is_none());
             options.set_keep_alive(keep_alive);
             options.set_inflight(IN_FLIGHT);
             options.set_ack_mode(rumqttc_v4::AckMode::Manual);
-            if let Some(user) = &endpoint.user {
-                match &endpoint.password {
-                    Some(password) => options.set_credentials(user.as_str(), password.clone()),
-                    None => options.set_username(user.as_str()),
-                };
-            }
+            options.set_socket_connector(move |address, options| socket.clone().connect(address, options));
+            match (&endpoint.user, &endpoint.password) {
+                (Some(user), Some(password)) => options.set_credentials(user.as_str(), password.clone()),
+                (Some(user), None) => options.set_username(user.as_str()),
+                _ => &mut options,
+            };
             let (client, mut link) = rumqttc_v4::AsyncClient::builder(options).capacity(SEND_QUEUE).build();
             link.network_options.set_tcp_nodelay(subscription.is_some());
-            (Sender::V311(client), Link::V311(Box::new(link)))
+            let mut link = Link::V311(Box::new(link));
+            link.trust(tls);
+            (Sender::V311(client), link)
         }
         Version::V5 => {
             let mut options = rumqttc_v5::MqttOptions::new(id, address);
             options.set_max_packet_size(Some(PACKET_LIMIT));
-            options.set_clean_start(!lossless);
-            options.set_broker_session_resume_policy(rumqttc_v5::BrokerSessionResumePolicy::AllowBrokerOnly);
-            options.set_session_expiry_interval(lossless.then_some(SESSION_EXPIRY_SECS));
+            options.set_clean_start(kept_secs.is_none());
+            options.set_session_expiry_interval(kept_secs);
             options.set_keep_alive(keep_alive);
             options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
             options.set_ack_mode(rumqttc_v5::AckMode::Manual);
-            options.set_receive_maximum(Some(RECEIVE_MAXIMUM));
+            options.set_receive_maximum(subscription.map(|subscription| subscription.receive_maximum));
+            options.set_socket_connector(move |address, options| socket.clone().connect(address, options));
             let mut network = options.network_options();
             network.set_tcp_nodelay(subscription.is_some());
             options.set_network_options(network);
-            if let Some(user) = &endpoint.user {
-                match &endpoint.password {
-                    Some(password) => options.set_credentials(user.as_str(), password.clone()),
-                    None => options.set_username(user.as_str()),
-                };
+            match (&endpoint.user, &endpoint.password) {
+                (Some(user), Some(password)) => options.set_credentials(user.as_str(), password.clone()),
+                (Some(user), None) => options.set_username(user.as_str()),
+                (None, Some(token)) => options.set_auth(rumqttc_v5::ConnectAuth::Password {
+                    password: token.clone().into(),
+                }),
+                (None, None) => &mut options,
+            };
+            if kept_secs.is_some() {
+                options.set_session_store(Unwritten::of(&options));
             }
             let (client, link) = rumqttc_v5::AsyncClient::builder(options).capacity(SEND_QUEUE).build();
-            (Sender::V5(client), Link::V5(Box::new(link)))
+            let mut link = Link::V5(Box::new(link));
+            link.trust(tls);
+            (Sender::V5(client), link)
         }
-    }
+    })
 }
 
 impl Sender {
@@ -190,10 +237,37 @@ impl Sender {
         }
     }
 
-    pub(super) fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<()> {
+    /// Queues a message; false when the queue is full.
+    pub(super) fn try_publish(&self, topic: &str, payload: Vec<u8>, qos: Qos, retain: bool) -> bool {
         match self {
-            Sender::V311(client) => client.try_subscribe(subscription.filter.as_str(), qos_311(subscription.qos))?,
-            Sender::V5(client) => client.try_subscribe(subscription.filter.as_str(), qos_5(subscription.qos))?,
+            Sender::V311(client) => {
+                let options = rumqttc_v4::PublishOptions::new(qos_311(qos)).retain(retain);
+                client.try_publish(topic, payload, options).is_ok()
+            }
+            Sender::V5(client) => {
+                let options = rumqttc_v5::PublishOptions::new(qos_5(qos)).retain(retain);
+                client.try_publish(topic, payload, options).is_ok()
+            }
+        }
+    }
+
+    /// Subscribes. Under MQTT 5 a subscription that the broker has kept brings its retained messages no second time.
+    pub(super) fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<()> {
+        let filters = subscription.filters.iter();
+        match self {
+            Sender::V311(client) => {
+                let qos = qos_311(subscription.qos);
+                client
+                    .try_subscribe_many(filters.map(|filter| rumqttc_v4::SubscribeFilter::new(filter.clone(), qos)))?;
+            }
+            Sender::V5(client) => {
+                let qos = qos_5(subscription.qos);
+                client.try_subscribe_many(filters.map(|filter| {
+                    let mut filter = rumqttc_v5::SubscribeFilter::new(filter.clone(), qos);
+                    filter.retain_forward_rule = rumqttc_v5::RetainForwardRule::OnNewSubscribe;
+                    filter
+                }))?;
+            }
         }
         Ok(())
     }
@@ -244,6 +318,8 @@ pub(super) enum Event {
         topic: bytes::Bytes,
         payload: bytes::Bytes,
         ack: Option<Ack>,
+        /// The broker has given it before, to us or to nobody.
+        again: bool,
     },
     /// An acknowledgement of ours is on the wire.
     Acknowledged,
@@ -254,13 +330,65 @@ pub(super) enum Event {
 pub(super) enum Fault {
     /// The broker answered, and said no.
     Refused { sign_in: bool, reason: String },
+    /// The two ends don't trust each other.
+    Distrust(String),
     /// The connection is lost or was never made.
     Lost(String),
     /// An orderly end.
     Done,
 }
 
+impl Fault {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        if let Some(reason) = distrust::reason(error) {
+            return Fault::Distrust(reason);
+        }
+        // The innermost cause says what happened; what wraps it says only where.
+        let mut cause = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Fault::Lost(cause.to_string())
+    }
+}
+
 impl Link {
+    /// From the next connection on, trusts and shows these certificates. None: no TLS.
+    pub(super) fn trust(&mut self, tls: Option<Arc<ClientConfig>>) {
+        let Some(tls) = tls else { return };
+        match self {
+            Link::V311(link) => {
+                let tls = rumqttc_v4::TlsConfiguration::Rustls(tls);
+                link.mqtt_options.set_transport(rumqttc_v4::Transport::Tls(tls));
+            }
+            Link::V5(link) => {
+                let tls = rumqttc_v5::TlsConfiguration::Rustls(tls);
+                link.options.set_transport(rumqttc_v5::Transport::Tls(tls));
+            }
+        }
+    }
+
+    /// From the next connection on, the broker publishes this when it loses us.
+    pub(super) fn leave_behind(&mut self, topic: &str, payload: Vec<u8>) {
+        match self {
+            Link::V311(link) => {
+                let will = rumqttc_v4::LastWill::new(topic, payload, rumqttc_v4::QoS::AtLeastOnce, true);
+                link.mqtt_options.set_last_will(will);
+            }
+            Link::V5(link) => {
+                let will = rumqttc_v5::LastWill::new(topic, payload, rumqttc_v5::QoS::AtLeastOnce, true, None);
+                link.options.set_last_will(will);
+            }
+        }
+    }
+
+    /// The client has taken up its session, from now on in memory.
+    pub(super) fn connected(&mut self) {
+        if let Link::V5(link) = self {
+            link.options.clear_session_store();
+        }
+    }
+
     pub(super) async fn poll(&mut self) -> Result<Event, Fault> {
         match self {
             Link::V311(link) => poll_311(link).await,
@@ -279,6 +407,7 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
             ack: Ack::of(publish.qos as Qos, publish.pkid),
             topic: publish.topic,
             payload: publish.payload,
+            again: publish.dup,
         }),
         Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
         Ok(Incoming::Incoming(Packet::SubAck(ack))) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
@@ -296,8 +425,7 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
             })
         }
         Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => Err(Fault::Done),
-        Err(ConnectionError::Io(error)) => Err(Fault::Lost(error.to_string())),
-        Err(error) => Err(Fault::Lost(error.to_string())),
+        Err(error) => Err(Fault::of(&error)),
     }
 }
 
@@ -311,6 +439,7 @@ async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
             ack: Ack::of(publish.qos as Qos, publish.pkid),
             topic: publish.topic,
             payload: publish.payload,
+            again: publish.dup,
         }),
         Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
         Ok(Incoming::Incoming(Packet::SubAck(ack))) => {
@@ -334,8 +463,7 @@ async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
             })
         }
         Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => Err(Fault::Done),
-        Err(ConnectionError::Io(error)) => Err(Fault::Lost(error.to_string())),
-        Err(error) => Err(Fault::Lost(error.to_string())),
+        Err(error) => Err(Fault::of(&error)),
     }
 }
 
@@ -354,23 +482,39 @@ fn words(camel: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use super::super::endpoint::SignIn;
     use super::*;
 
     #[test]
     fn a_subscriber_may_be_held_up() {
         for version in [Version::V311, Version::V5] {
-            let endpoint = Endpoint::new("mqtt://broker", version).unwrap();
+            let sign_in = SignIn {
+                version,
+                ..SignIn::default()
+            };
+            let endpoint = Endpoint::new("mqtt://broker", sign_in).unwrap();
             let subscription = Subscription {
-                filter: "a".into(),
+                filters: vec!["a".into()],
                 qos: 1,
+                kept_secs: Some(60),
+                receive_maximum: 10,
             };
             for (subscription, expect) in [(Some(&subscription), 600), (None, 60)] {
-                let keep_alive = match connect(&endpoint, subscription).1 {
+                let keep_alive = match connect(&endpoint, subscription, &Socket::default()).unwrap().1 {
                     Link::V311(link) => link.mqtt_options.keep_alive(),
                     Link::V5(link) => link.options.keep_alive(),
                 };
                 assert_eq!(keep_alive.as_secs(), expect, "{version:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_innermost_cause_is_told() {
+        let error = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        match Fault::of(&rumqttc_v5::ConnectionError::Io(error)) {
+            Fault::Lost(reason) => assert_eq!(reason, "connection refused"),
+            _ => panic!(),
         }
     }
 }

@@ -15,10 +15,11 @@ use taktline_engine::state::Staged;
 use taktline_engine::{Opening, Sink, SinkPlan};
 
 use super::client::Connection;
-use super::endpoint::{Endpoint, Version};
+use super::endpoint::{Endpoint, SignIn, Version};
 use super::link::{Qos, Receipt, Undelivered};
 use crate::codec::json;
 use crate::codec::topic::{Template, TemplateError};
+use crate::tls::TlsConfig;
 
 /// The `mqtt` sink.
 pub const KIND: SinkKind = SinkKind {
@@ -33,7 +34,7 @@ pub const KIND: SinkKind = SinkKind {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MqttSinkConfig {
-    /// Address of the broker: `mqtt://host:1883`
+    /// Address of the broker: `mqtt://host:1883`, or `mqtts://host:8883` with TLS
     pub url: String,
     /// Topic, with columns in braces: `alerts/{machine}`
     pub topic: String,
@@ -44,8 +45,10 @@ pub struct MqttSinkConfig {
     pub client_id: Option<String>,
     /// User to sign in as
     pub user: Option<String>,
-    /// Password of the user: `{env: NAME}` or `{file: /run/secrets/x}`
+    /// Password of the user, or a token: `{env: NAME}` or `{file: /run/secrets/x}`
     pub password: Option<String>,
+    /// Certificates for an `mqtts` address. Default: those that the system trusts
+    pub tls: Option<TlsConfig>,
     /// Delivery: 0 at most once, 1 at least once, 2 exactly once as long as the connection holds. Default 1
     #[serde(default = "default_qos")]
     #[schemars(range(min = 0, max = 2))]
@@ -69,9 +72,14 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
         let hint = "write levels and columns: alerts/{machine}";
         problems.push(Problem::at("topic", "a topic to publish to has no wildcards and isn't empty").hint(hint));
     }
-    let endpoint = Endpoint::new(&config.url, config.version)
-        .and_then(|endpoint| endpoint.sign_in(config.client_id, config.user, config.password))
-        .map_err(|problem| problems.push(problem));
+    let sign_in = SignIn {
+        version: config.version,
+        client_id: config.client_id,
+        user: config.user,
+        password: config.password,
+        tls: config.tls,
+    };
+    let endpoint = Endpoint::new(&config.url, sign_in).map_err(|found| problems.extend(found));
     let mut topics = Vec::new();
     for input in inputs {
         let columns: Vec<&str> = input
@@ -198,7 +206,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn start(name: &str, endpoint: &Endpoint, qos: Qos, retain: bool) -> anyhow::Result<Self> {
-        let connection = Connection::start(name, endpoint, None, |_| ControlFlow::Continue(()))?;
+        let connection = Connection::start(name, endpoint, None, None, |_| ControlFlow::Continue(()))?;
         Ok(Outbox {
             connection,
             qos,
@@ -270,6 +278,11 @@ mod tests {
         check("{url: 'mqtt://b', topic: 'a/+'}", &["topic"]);
         check("{url: 'mqtt://b', topic: '', qos: 3}", &["qos", "topic"]);
         check("{url: 'b', topic: 'a'}", &["url"]);
+        check("{url: 'mqtts://b', topic: 'a', tls: {ca: ca.pem}}", &[]);
+        check(
+            "{url: 'mqtt://b', topic: 'a', tls: {certificate: c.pem}}",
+            &["tls.certificate", "tls"],
+        );
     }
 
     #[test]

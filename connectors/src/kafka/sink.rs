@@ -1,0 +1,517 @@
+//! The `kafka` sink: each row once, in transactions.
+//!
+//! Rows of a checkpoint wait in an outbox on disk until the checkpoint is real. Then they are sent in a transaction that also carries a
+//! record of how far the sink is. After a crash that record tells what is published and what is not.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use arrow::array::{Array, RecordBatch};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use taktline_engine::config::{Problem, Section};
+use taktline_engine::kind::{Input, SinkKind};
+use taktline_engine::state::Staged;
+use taktline_engine::{Opening, Sink, SinkPlan};
+
+use super::connect::{Brokers, Mechanism};
+use super::courier::{Courier, Post, Sending};
+use super::outbox::{self, Letter, Lot, Outbox};
+use super::topics::is_topic;
+use crate::codec::encode::{EncodeConfig, Encoder};
+use crate::codec::json;
+use crate::codec::topic::{Template, TemplateError};
+use crate::tls::TlsConfig;
+
+/// The `kafka` sink.
+pub const KIND: SinkKind = SinkKind {
+    name: "kafka",
+    summary: "sends each row to a topic of Kafka, exactly once",
+    schema: || schemars::schema_for!(KafkaSinkConfig),
+    takes_refused: false,
+    build,
+};
+
+/// Sends rows to Kafka. A reader that asks for `read_committed` sees every row once, also after crashes: the rows of a checkpoint are
+/// sent together with a record of the progress in one transaction. A checkpoint of more than 16 MiB is sent in several, one after
+/// another. Kafka takes nothing back: after a start `--from` an older savepoint, rows that later checkpoints had sent are sent again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSinkConfig {
+    /// Addresses of some of the brokers: `kafka:9092`, or `a:9092,b:9092`
+    pub brokers: String,
+    /// Topic, with columns in braces: `alerts`, or `alerts-{machine}`. What a topic's name can't have becomes `_`
+    pub topic: String,
+    /// Key of a message, with columns in braces: rows of one key stay in order. Default `{machine}`, where there is that column
+    pub key: Option<String>,
+    /// How to write a payload. Default: a JSON object of the columns
+    #[serde(default)]
+    pub encode: EncodeConfig,
+    /// `exactly_once`: rows are seen when their checkpoint is real. `at_least_once`: they are sent at once, and those since the last
+    /// checkpoint again after a crash. Without a data directory it is always that. Default exactly_once
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Topic that remembers what was published. It is made when it isn't there; it must be compacted. Default `taktline-progress`
+    #[serde(default = "progress_topic")]
+    pub progress_topic: String,
+    /// How messages are compressed. Default lz4
+    #[serde(default)]
+    pub compression: Compression,
+    /// User to sign in as, with SASL. With transactions it needs the right to the transactional ids that begin with `taktline-`
+    pub user: Option<String>,
+    /// Password of the user: `{env: NAME}` or `{file: /run/secrets/x}`
+    pub password: Option<String>,
+    /// How to sign in: `plain`, `scram-sha-256` or `scram-sha-512`. Default plain
+    pub mechanism: Option<Mechanism>,
+    /// How the connection is secured; `tls: {}` trusts whom the system trusts. Default: not at all
+    pub tls: Option<TlsConfig>,
+}
+
+fn progress_topic() -> String {
+    "taktline-progress".into()
+}
+
+/// How often a row may be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Once, when its checkpoint is real
+    #[default]
+    ExactlyOnce,
+    /// At once, and again after a crash
+    AtLeastOnce,
+}
+
+/// How messages are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all
+    None,
+    /// gzip
+    Gzip,
+    /// Snappy
+    Snappy,
+    /// LZ4
+    #[default]
+    Lz4,
+    /// Zstandard
+    Zstd,
+}
+
+impl Compression {
+    fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<Problem>> {
+    let config: KafkaSinkConfig = section.parse()?;
+    let mut problems = Vec::new();
+    let sign_in = (config.user, config.password);
+    let brokers =
+        Brokers::new(&config.brokers, sign_in, config.mechanism, config.tls).map_err(|found| problems.extend(found));
+    let without_columns = config.topic.split(['{', '}']).step_by(2).collect::<String>();
+    if config.topic.is_empty() || !without_columns.is_empty() && !is_topic(&without_columns) {
+        let message = format!("`{}` is no name of a topic", config.topic);
+        problems.push(
+            Problem::at("topic", message).hint("write letters, digits, `.`, `_`, `-` and columns: alerts-{machine}"),
+        );
+    }
+    if !is_topic(&config.progress_topic) {
+        let message = format!("`{}` is no name of a topic", config.progress_topic);
+        problems.push(Problem::at("progress_topic", message));
+    }
+    problems.extend(config.encode.problems("encode"));
+    let mut addresses = Vec::new();
+    for input in inputs {
+        let columns: Vec<&str> = input
+            .table
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let mut template = |setting: &str, text: &str| match Template::parse(text, &columns) {
+            Ok(template) => Some(template),
+            Err(TemplateError::Brace) => {
+                problems.push(Problem::at(setting, "a brace has no partner"));
+                None
+            }
+            Err(TemplateError::Unknown(name)) => {
+                let problem = Problem::at(setting, format!("`{}` has no column `{name}`", input.name));
+                problems.push(problem.did_you_mean(&name, columns.iter().copied()));
+                None
+            }
+        };
+        let topic = template("topic", &config.topic);
+        let by_machine = columns.contains(&"machine").then_some("{machine}");
+        let key = config.key.as_deref().or(by_machine).map(|text| template("key", text));
+        if let Some(topic) = topic {
+            addresses.push(Addressing {
+                topic,
+                key: key.flatten(),
+                table: input.table.name,
+            });
+        }
+    }
+    match brokers {
+        Ok(brokers) if problems.is_empty() => Ok(Box::new(KafkaSinkPlan {
+            sending: Sending {
+                name: section.name.clone(),
+                brokers,
+                compression: config.compression.name(),
+            },
+            delivery: config.delivery,
+            progress_topic: config.progress_topic,
+            encode: config.encode,
+            subject: format!("{}-value", config.topic.replace(['{', '}'], "")),
+            addresses,
+        })),
+        _ => Err(problems),
+    }
+}
+
+struct KafkaSinkPlan {
+    sending: Sending,
+    delivery: Delivery,
+    progress_topic: String,
+    encode: EncodeConfig,
+    /// What a schema registry calls the values of the topic.
+    subject: String,
+    addresses: Vec<Addressing>,
+}
+
+impl SinkPlan for KafkaSinkPlan {
+    fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Sink>> {
+        let name = &self.sending.name;
+        let way = match (&opening.folder, self.delivery) {
+            (Some(folder), Delivery::ExactlyOnce) => {
+                let courier = if opening.publishes {
+                    let id = format!("taktline-{name}-{}", identity(folder)?);
+                    let topic = self.progress_topic.clone();
+                    Some(Courier::new(self.sending.clone(), topic, folder.clone(), id))
+                } else {
+                    None
+                };
+                Way::Once(Box::new(Once {
+                    name: name.clone(),
+                    generation: opening.generation,
+                    outbox: Outbox::new(folder.clone(), opening.generation),
+                    courier,
+                    gone_back_to: None,
+                }))
+            }
+            (None, Delivery::ExactlyOnce) => {
+                tracing::warn!("{name}: without a data directory rows are sent at least once (`delivery`)");
+                Way::Often(Post::open(&self.sending)?)
+            }
+            (_, Delivery::AtLeastOnce) => Way::Often(Post::open(&self.sending)?),
+        };
+        let inputs = self.addresses.iter().map(|address| {
+            let encoder = self.encode.encoder(address.table, &self.subject)?;
+            Ok((address.clone(), encoder))
+        });
+        Ok(Box::new(KafkaSink {
+            inputs: inputs.collect::<anyhow::Result<_>>()?,
+            way,
+        }))
+    }
+}
+
+/// What tells this state from any other one that publishes to the same brokers; made once.
+fn identity(folder: &Path) -> anyhow::Result<String> {
+    let path = folder.join("identity");
+    let shown = || path.display().to_string();
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim().len() == 32 => return Ok(found.trim().to_owned()),
+        Ok(_) => {} // a crash cut it off: nothing was published under it yet
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(shown),
+    }
+    outbox::make_folder(folder)?;
+    let made = uuid::Uuid::new_v4().simple().to_string();
+    let write = || -> std::io::Result<()> {
+        let part = folder.join("identity.part");
+        let mut file = File::create(&part)?;
+        file.write_all(made.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        outbox::sync_folder(folder)
+    };
+    write().with_context(shown)?;
+    Ok(made)
+}
+
+/// Where rows of one input go.
+#[derive(Clone)]
+struct Addressing {
+    topic: Template,
+    key: Option<Template>,
+    table: &'static str,
+}
+
+struct KafkaSink {
+    /// One for each input.
+    inputs: Vec<(Addressing, Box<dyn Encoder>)>,
+    way: Way,
+}
+
+/// How rows get to Kafka.
+enum Way {
+    Once(Box<Once>),
+    Often(Post),
+}
+
+struct Once {
+    name: String,
+    generation: u64,
+    outbox: Outbox,
+    /// Only in the process that publishes.
+    courier: Option<Courier>,
+    /// The checkpoint that this run goes on from, until it is known that nothing later was published.
+    gone_back_to: Option<u64>,
+}
+
+impl Sink for KafkaSink {
+    fn recover(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        match &mut self.way {
+            Way::Once(once) => once.recover(checkpoint, &lots(staged)?),
+            Way::Often(_) => Ok(()),
+        }
+    }
+
+    fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
+        let (address, encoder) = self
+            .inputs
+            .get_mut(input)
+            .with_context(|| format!("there is no input {input}"))?;
+        let shown = json::offset_zones(batch)?;
+        let columns = Columns::of(&shown, address)?;
+        let way = &mut self.way;
+        let mut letter = Letter {
+            topic: String::new(),
+            key: None,
+            payload: Vec::new(),
+        };
+        encoder.encode(batch, &mut |row, payload| {
+            columns.render(&address.topic, row, topic_part, &mut letter.topic);
+            if let Some(template) = &address.key {
+                let mut key = String::new();
+                columns.render(template, row, Cow::Owned, &mut key);
+                letter.key = Some(key.into_bytes());
+            }
+            match way {
+                Way::Once(once) => once.outbox.push(&letter.topic, letter.key.as_deref(), payload),
+                Way::Often(post) => {
+                    letter.payload.clear();
+                    letter.payload.extend_from_slice(payload);
+                    post.send(&letter)
+                }
+            }
+        })
+    }
+
+    fn stage(&mut self, _: u64) -> anyhow::Result<Staged> {
+        match &mut self.way {
+            Way::Once(once) => {
+                let lot = once.outbox.finish()?;
+                Ok(Staged(lot.map_or(Ok(Value::Null), serde_json::to_value)?))
+            }
+            Way::Often(post) => {
+                post.flush()?;
+                Ok(Staged(Value::Null))
+            }
+        }
+    }
+
+    fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
+        match &mut self.way {
+            Way::Once(once) => once.publish(checkpoint, &lots(staged)?),
+            Way::Often(_) => Ok(()),
+        }
+    }
+}
+
+/// What the processes staged, in the order of the manifest.
+fn lots(staged: &[Staged]) -> anyhow::Result<Vec<Lot>> {
+    let given = staged.iter().filter(|staged| !staged.0.is_null());
+    given
+        .map(|staged| {
+            serde_json::from_value(staged.0.clone())
+                .with_context(|| format!("`{}` was staged by another sink", staged.0))
+        })
+        .collect()
+}
+
+impl Once {
+    fn recover(&mut self, checkpoint: u64, lots: &[Lot]) -> anyhow::Result<()> {
+        let Some(courier) = &mut self.courier else {
+            return Ok(());
+        };
+        self.gone_back_to = Some(checkpoint);
+        outbox::remove_orphans(courier.folder(), self.generation, lots)?;
+        let mut there = 0;
+        for lot in lots {
+            there += usize::from(outbox::is_there(courier.folder(), lot)?);
+        }
+        if there == 0 {
+            // Files go when their rows are published. Nothing waits, so nobody needs to wait for a broker now.
+            return Ok(());
+        }
+        if there < lots.len() && !courier.progress()?.covers(checkpoint) {
+            tracing::error!(
+                "{}: {} of {} files with rows of checkpoint {checkpoint} are gone from {} and can't be published",
+                self.name,
+                lots.len() - there,
+                lots.len(),
+                courier.folder().display()
+            );
+        }
+        let mut left = Vec::with_capacity(there);
+        for lot in lots {
+            if outbox::is_there(courier.folder(), lot)? {
+                left.push(lot.clone());
+            }
+        }
+        self.publish(checkpoint, &left)
+    }
+
+    fn publish(&mut self, checkpoint: u64, lots: &[Lot]) -> anyhow::Result<()> {
+        let courier = self.courier.as_mut().context("this process does not publish")?;
+        if lots.is_empty() {
+            return Ok(());
+        }
+        let progress = courier.progress()?;
+        if let Some(back) = self.gone_back_to.take()
+            && progress.checkpoint > back
+            && progress.checkpoint != checkpoint
+        {
+            tracing::warn!(
+                "{}: rows up to checkpoint {} are in Kafka, which takes nothing back, and this run went on from checkpoint {back}: \
+                 what came between is sent again",
+                self.name,
+                progress.checkpoint
+            );
+        }
+        courier.deliver(checkpoint, lots)
+    }
+}
+
+/// The columns that templates use, ready to be written.
+struct Columns<'b> {
+    batch: &'b RecordBatch,
+    formatters: Vec<Option<ArrayFormatter<'b>>>,
+}
+
+impl<'b> Columns<'b> {
+    fn of(batch: &'b RecordBatch, address: &Addressing) -> anyhow::Result<Self> {
+        const OPTIONS: &FormatOptions<'static> = &FormatOptions::new();
+        let used = |index| address.topic.uses(index) || address.key.as_ref().is_some_and(|key| key.uses(index));
+        let formatters = (0..batch.num_columns())
+            .map(|index| {
+                used(index)
+                    .then(|| ArrayFormatter::try_new(batch.column(index), OPTIONS))
+                    .transpose()
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Columns { batch, formatters })
+    }
+
+    fn render(&self, template: &Template, row: usize, part: impl Fn(String) -> Cow<'static, str>, out: &mut String) {
+        let values: Vec<Cow<'static, str>> = (self.formatters.iter().enumerate())
+            .map(|(index, column)| match column {
+                Some(column) if !self.batch.column(index).is_null(row) => part(column.value(row).to_string()),
+                Some(_) => part(String::new()),
+                None => "".into(),
+            })
+            .collect();
+        template.render(|index| &values[index], out);
+    }
+}
+
+/// A value as a part of a topic's name.
+fn topic_part(value: String) -> Cow<'static, str> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.is_empty() {
+        "_".into()
+    } else if value.chars().all(legal) {
+        value.into()
+    } else {
+        value
+            .chars()
+            .map(|c| if legal(c) { c } else { '_' })
+            .collect::<String>()
+            .into()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let input = Input {
+            name: "plc".into(),
+            table: taktline_engine::table::samples(),
+            extends: Vec::new(),
+        };
+        let check = |yaml: &str, expect: &[&str]| {
+            let section = Section::from_yaml("ops", yaml);
+            let problems = build(&section, std::slice::from_ref(&input)).err().unwrap_or_default();
+            let paths: Vec<String> = problems.iter().map(|problem| problem.path.join(".")).collect();
+            assert_eq!(paths, expect, "{yaml}");
+        };
+        check("{brokers: 'k:9092', topic: alerts}", &[]);
+        check(
+            "{brokers: 'k:9092', topic: 'alerts-{machine}', key: '{machine}/{signal}'}",
+            &[],
+        );
+        check(
+            "{brokers: 'k:9092', topic: '{machine}', delivery: at_least_once, compression: zstd}",
+            &[],
+        );
+        check("{brokers: 'k:9092', topic: 'a/b'}", &["topic"]);
+        check("{brokers: 'k:9092', topic: ''}", &["topic"]);
+        check("{brokers: 'k:9092', topic: 'a-{machin}'}", &["topic"]);
+        check("{brokers: 'k:9092', topic: 'a', key: '{x'}", &["key"]);
+        check("{brokers: 'k:9092', topic: 'a', key: '{x}'}", &["key"]);
+        check(
+            "{brokers: 'k:x', topic: 'a', progress_topic: '/'}",
+            &["brokers", "progress_topic"],
+        );
+        check("{brokers: 'k', topic: 'a', encode: {format: xml}}", &["encode.format"]);
+    }
+
+    #[test]
+    fn parts_of_topics() {
+        let check = |value: &str, expect: &str| assert_eq!(topic_part(value.into()), expect);
+        check("press-1", "press-1");
+        check("a/b c#ä", "a_b_c__");
+        check("", "_");
+    }
+
+    #[test]
+    fn a_state_has_one_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("ops");
+        let made = identity(&folder).unwrap();
+        assert_eq!(identity(&folder).unwrap(), made);
+        assert_ne!(identity(&dir.path().join("other")).unwrap(), made);
+        fs::write(folder.join("identity"), "cut").unwrap();
+        assert_eq!(identity(&folder).unwrap().len(), 32);
+    }
+}
