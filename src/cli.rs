@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use taktline_connectors::stdout;
 use taktline_engine::config::Override;
 use taktline_engine::plan;
 
@@ -15,7 +16,7 @@ use crate::catalog::CATALOG;
 use crate::load::{self, DATA, Wrong};
 use crate::recorded::Backfill;
 use crate::state::{StateArgs, make_room};
-use crate::{cluster, demo, run, savepoint, tap, verify};
+use crate::{cluster, demo, dry, init, run, savepoint, tap, verify};
 
 /// Watches machines that repeat themselves: cycles, references, health, alerts, history.
 #[derive(Parser)]
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run a pipeline file.
     Run(RunArgs),
+    /// Listen to a broker or look into a file, and write a pipeline file for what is there.
+    Init(init::InitArgs),
     /// Check a pipeline file; exit code 78 when it is wrong.
     Validate {
         #[command(flatten)]
@@ -117,6 +120,9 @@ struct RunArgs {
     /// Where the API and the page listen [default: 127.0.0.1:8080; with --until-end: nowhere].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Connect, decode 100 rows of each source, show them, and write nothing.
+    #[arg(long, conflicts_with_all = ["until_end", "listen", "overwrite", "backfill"])]
+    dry_run: bool,
     /// Remove the history and the state that are there, and begin anew.
     #[arg(long)]
     overwrite: bool,
@@ -205,6 +211,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(&args)?,
         Command::Run(args) => start(args)?,
+        Command::Init(args) => init::init(&args)?,
         Command::Validate { pipeline, format } => return validate(&pipeline, format),
         Command::Graph { pipeline, format } => {
             let plan = pipeline.open(None)?.plan()?;
@@ -229,6 +236,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 fn start(args: RunArgs) -> anyhow::Result<()> {
     let pipeline = args.pipeline.open(args.data.as_deref())?;
+    if args.dry_run {
+        let format = match args.format {
+            TextOrJson::Text => stdout::Format::Table,
+            TextOrJson::Json => stdout::Format::Json,
+        };
+        return dry::dry_run(&pipeline.plan()?, format);
+    }
     let backfill = args.backfill.as_deref().map(Backfill::from).transpose()?;
     let plan = match &backfill {
         Some(backfill) => pipeline.backfill(&backfill.samples)?,

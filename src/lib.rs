@@ -2,7 +2,8 @@
 //!
 //! - [`catalog`]: all kinds, from the crates that have them.
 //! - [`load`]: a pipeline file and the command line make a plan.
-//! - [`cli`]: the commands; [`run`], [`demo`], [`verify`] (`taktline test`), [`tap`] do the work of one each.
+//! - [`cli`]: the commands; [`run`], [`demo`], [`verify`] (`taktline test`), [`tap`], [`init`], [`dry`]
+//!   (`run --dry-run`) do the work of one each.
 //! - [`state`]: where a run keeps its state; [`savepoint`]: `taktline checkpoint`; [`cluster`]: several processes.
 //! - [`recorded`]: a pipeline over recorded samples: its own tests, and backfill.
 //! - [`client`]: what the command line asks of a running pipeline.
@@ -16,6 +17,8 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod demo;
+pub mod dry;
+pub mod init;
 pub mod live;
 pub mod load;
 pub mod page;

@@ -83,7 +83,7 @@ fn unknown_kinds_and_steps() {
         "kind: simulate",
         "kind: opcua",
         expect![[r#"
-        /line.yaml:3:15: unknown kind `opcua`; known: file, simulate, mqtt
+        /line.yaml:3:15: unknown kind `opcua`; known: file, simulate, mqtt, sparkplug, kafka, http
     "#]],
     );
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::mosquitto::{Mosquitto, publish, run, subscribed, values};
+use crate::mosquitto::{Mosquitto, Scenes, publish, run, subscribed, values};
 use crate::scene::Scene;
 
 /// A file system of its own, of a few MiB; ends with this value.

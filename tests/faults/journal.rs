@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::mosquitto::{Mosquitto, journal_bytes, publish, run, segments, subscribed, values};
+use crate::mosquitto::{Mosquitto, Scenes, journal_bytes, publish, run, segments, subscribed, values};
 
 /// Twenty messages that are only in the journal, whose bytes `damage` changes; then the next run keeps `expected`.
 fn check(damage: impl Fn(&Path), says: &str, expected: impl Fn(&[u32]) -> bool) {
@@ -78,6 +79,17 @@ fn a_segment_without_a_sound_header_is_put_aside() {
 
 #[test]
 fn a_broker_that_goes_away_and_comes_back() {
+    goes_away(Duration::ZERO);
+}
+
+/// `cargo test --test faults -- --ignored minutes`
+#[test]
+#[ignore = "takes three minutes"]
+fn a_broker_that_is_away_for_minutes() {
+    goes_away(Duration::from_secs(180));
+}
+
+fn goes_away(away: Duration) {
     let Some(mut broker) = Mosquitto::start() else { return };
     let scene = broker.scene("50ms");
     let mut running = run(&scene);
@@ -86,6 +98,7 @@ fn a_broker_that_goes_away_and_comes_back() {
     running.until("the first five", || values(&scene).len() == 5);
     broker.kill();
     running.until_said("was lost");
+    std::thread::sleep(away); // the fault itself
     broker.restart();
     // This broker has forgotten its sessions: what it gets before it is asked again is nobody's.
     running.until("the subscription stands again", || {

@@ -1,102 +1,35 @@
-//! A real Mosquitto, and runs that read its messages through the journal.
+//! Runs that read a Mosquitto's messages through the journal.
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use taktline_connectors::mqtt::broker::Publisher;
+use std::path::PathBuf;
 
 use crate::scene::{LOG, Running, Scene, files};
+pub use crate::support::mosquitto::Mosquitto;
 use crate::support::{sql, taktline};
 
-/// A Mosquitto; killed with this value.
-pub struct Mosquitto {
-    port: u16,
-    config: tempfile::NamedTempFile,
-    child: Child,
+/// Pipelines over a broker's messages.
+pub trait Scenes {
+    /// A pipeline that keeps each message as a sample.
+    fn scene(&self, checkpoint: &str) -> Scene;
+    /// In another folder.
+    fn stage(&self, scene: Scene, checkpoint: &str) -> Scene;
 }
 
-impl Mosquitto {
-    /// None where servers are to be skipped.
-    pub fn start() -> Option<Self> {
-        if std::env::var_os("TAKTLINE_SKIP_SERVERS").is_some_and(|value| value == "1") {
-            eprintln!("skipped: TAKTLINE_SKIP_SERVERS=1");
-            return None;
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut config = tempfile::NamedTempFile::new().unwrap();
-        writeln!(
-            config,
-            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0"
-        )
-        .unwrap();
-        let child = spawn(config.path(), port);
-        Some(Mosquitto { port, config, child })
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn restart(&mut self) {
-        self.child = spawn(self.config.path(), self.port);
-    }
-
-    pub fn publisher(&self) -> Publisher {
-        Publisher::connect(&format!("mqtt://127.0.0.1:{}", self.port)).unwrap()
-    }
-
-    /// A pipeline that keeps each message as a sample.
-    pub fn scene(&self, checkpoint: &str) -> Scene {
+impl Scenes for Mosquitto {
+    fn scene(&self, checkpoint: &str) -> Scene {
         self.stage(Scene::new(), checkpoint)
     }
 
-    /// In another folder.
-    pub fn stage(&self, scene: Scene, checkpoint: &str) -> Scene {
+    fn stage(&self, scene: Scene, checkpoint: &str) -> Scene {
         let pipeline = format!(
-            "version: 1\ncheckpoint: {{every: {checkpoint}}}\nsources:\n  plc: {{kind: mqtt, url: \"mqtt://127.0.0.1:{}\", \
+            "version: 1\ncheckpoint: {{every: {checkpoint}}}\nsources:\n  plc: {{kind: mqtt, url: \"{}\", \
              topic: \"t/{{machine}}/{{signal}}\", client_id: faults, decode: {{format: number}}}}\n\
              steps: {{windows: {{kind: window, from: plc, every: 1s}}}}\n\
              sinks: {{history: {{kind: history, from: [plc, windows]}}}}\n",
-            self.port
+            self.url()
         );
         std::fs::write(&scene.pipeline, pipeline).unwrap();
         scene
     }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(config: &Path, port: u16) -> Child {
-    let debian = Path::new("/usr/sbin/mosquitto");
-    let program = if debian.exists() {
-        debian
-    } else {
-        Path::new("mosquitto")
-    };
-    let mut command = Command::new(program);
-    command
-        .arg("-c")
-        .arg(config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = command
-        .spawn()
-        .expect("mosquitto is missing: apt-get install mosquitto (or set TAKTLINE_SKIP_SERVERS=1)");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "mosquitto does not listen");
-        std::thread::sleep(Duration::from_millis(5)); // between two looks, not to wait for anything
-    }
-    child
 }
 
 /// A run over messages goes on until it is killed or told to stop.

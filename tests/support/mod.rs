@@ -1,6 +1,8 @@
 //! Runs the real binary.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part
 
+pub mod mosquitto;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,0 +1,85 @@
+//! `taktline run --dry-run`: connects, decodes some rows, shows them, and writes nothing.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use arrow::array::{RecordBatch, StringArray};
+use taktline_connectors::stdout::{self, Format};
+use taktline_engine::look::{Looked, Until, look};
+use taktline_engine::plan::{Plan, PlannedSource};
+use taktline_engine::table;
+
+/// Rows of each source that are shown.
+const ROWS: usize = 100;
+/// How long is waited for them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Raw bytes of a source that are read, at most.
+const BYTES: usize = 64 << 20;
+/// Reasons of dead letters that are shown.
+const REASONS: usize = 5;
+
+/// Shows the first rows of every source on stdout, what was refused on stderr.
+///
+/// # Errors
+/// A source can't be read, or nothing comes of it.
+pub fn dry_run(plan: &Plan, format: Format) -> anyhow::Result<()> {
+    let mut silent = Vec::new();
+    for planned in &plan.sources {
+        let until = Until {
+            rows: ROWS,
+            bytes: BYTES,
+            time: PATIENCE,
+        };
+        let looked =
+            look(planned.source.as_ref(), &until).map_err(|error| error.context(format!("source {}", planned.name)))?;
+        tell(planned, &looked);
+        show(&looked, format)?;
+        if looked.rows() == 0 {
+            silent.push(planned.name.as_str());
+        }
+    }
+    ensure!(
+        silent.is_empty(),
+        "no row came of {} within {} s; nothing was written",
+        silent.join(", "),
+        PATIENCE.as_secs()
+    );
+    eprintln!("a dry run: no step ran, and nothing was written or acknowledged");
+    Ok(())
+}
+
+fn tell(planned: &PlannedSource, looked: &Looked) {
+    let shown = looked.rows().min(ROWS);
+    let end = if looked.ended { ", then its end" } else { "" };
+    eprintln!(
+        "source {} ({}): {shown} rows in {:.1} s{end}; {} refused",
+        planned.name,
+        planned.kind,
+        looked.took.as_secs_f64(),
+        looked.refused()
+    );
+    let reasons = looked.dead_letters.iter().filter_map(|batch| {
+        let reasons = batch.column_by_name("reason")?.as_any().downcast_ref::<StringArray>()?;
+        Some(reasons.iter().flatten().map(str::to_owned).collect::<Vec<_>>())
+    });
+    let mut said: Vec<String> = reasons.flatten().collect();
+    said.sort();
+    said.dedup();
+    for reason in said.iter().take(REASONS) {
+        eprintln!("  refused: {reason}");
+    }
+}
+
+fn show(looked: &Looked, format: Format) -> anyhow::Result<()> {
+    let mut printer = stdout::printer(format, &[table::samples()]);
+    let mut left = ROWS;
+    for batch in looked.samples.iter().filter(|batch| batch.num_rows() > 0) {
+        let rows: RecordBatch = batch.slice(0, left.min(batch.num_rows()));
+        left -= rows.num_rows();
+        if rows.num_rows() > 0 {
+            printer.write(0, &rows)?;
+        }
+    }
+    printer.stage(1)?;
+    Ok(())
+}
