@@ -60,15 +60,24 @@ impl Publisher {
         }
     }
 
+    /// Sends one, and waits for nothing but room.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn post(&mut self, Message { topic, payload }: Message) -> anyhow::Result<()> {
+        self.client
+            .publish(topic, payload, PublishOptions::new(QoS::AtLeastOnce))?;
+        self.sent += 1;
+        Ok(())
+    }
+
     /// Sends these, and waits until the broker has them all.
     ///
     /// # Errors
     /// The broker doesn't take them.
     pub fn send(&mut self, messages: impl IntoIterator<Item = Message>) -> anyhow::Result<()> {
-        for Message { topic, payload } in messages {
-            let options = PublishOptions::new(QoS::AtLeastOnce);
-            self.client.publish(topic, payload, options)?;
-            self.sent += 1;
+        for message in messages {
+            self.post(message)?;
         }
         let mut last = (Instant::now(), 0);
         loop {
@@ -124,13 +133,27 @@ pub fn keep_for(broker: &Broker, id: &str, filter: &str) -> anyhow::Result<()> {
 /// # Errors
 /// They don't come.
 pub fn take(broker: &Broker, id: &str, count: usize) -> anyhow::Result<Duration> {
+    take_each(broker, id, count, |_, _| Ok(()))
+}
+
+/// The same, with something to do for each topic and payload.
+///
+/// # Errors
+/// They don't come, or it can't be done.
+pub fn take_each(
+    broker: &Broker,
+    id: &str,
+    count: usize,
+    mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Duration> {
     let (client, mut connection) = subscriber(broker, id);
     let (mut taken, mut first) = (0, None);
     while taken < count {
         match next(&mut connection, SILENCE)? {
-            Some(Event::Incoming(Packet::Publish(_))) => {
+            Some(Event::Incoming(Packet::Publish(publish))) => {
                 taken += 1;
                 first.get_or_insert_with(Instant::now);
+                each(std::str::from_utf8(&publish.topic)?, &publish.payload)?;
             }
             Some(_) => {}
             None => bail!("{taken} of {count} messages came"),

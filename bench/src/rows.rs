@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::ArrowWriter;
 
 const MACHINES: usize = 50;
-const SIGNALS: [&str; 4] = ["pressure", "position", "temperature", "vibration"];
+/// Of each machine.
+pub const SIGNALS: [&str; 4] = ["pressure", "position", "temperature", "vibration"];
 const RATE_HZ: i64 = 100;
 /// A stroke of 5 s has 500 samples of each signal.
 const PERIOD_S: f64 = 5.0;
@@ -38,7 +39,7 @@ pub fn csv(dir: &Path, count: usize) -> anyhow::Result<PathBuf> {
         let unfinished = path.with_extension("part");
         let mut text = BufWriter::with_capacity(1 << 20, File::create(&unfinished)?);
         writeln!(text, "machine,signal,ts,value")?;
-        for (machine, signal, ts, value) in rows().take(count) {
+        for (machine, signal, ts, value) in all().take(count) {
             writeln!(text, "machine-{machine:02},{signal},{ts},{value}")?;
         }
         text.flush()?;
@@ -59,7 +60,7 @@ fn write(csv: &Path, parquet: &Path, count: usize) -> anyhow::Result<()> {
     let mut text = BufWriter::with_capacity(1 << 20, File::create(&unfinished)?);
     let mut columns = ArrowWriter::try_new(File::create(parquet)?, schema.clone(), None)?;
     writeln!(text, "machine,signal,ts,value")?;
-    let mut rows = rows().take(count).peekable();
+    let mut rows = all().take(count).peekable();
     while rows.peek().is_some() {
         let (mut machines, mut signals, mut times, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (machine, signal, ts, value) in rows.by_ref().take(1 << 17) {
@@ -85,8 +86,17 @@ fn write(csv: &Path, parquet: &Path, count: usize) -> anyhow::Result<()> {
     Ok(std::fs::rename(unfinished, csv)?)
 }
 
-/// Rows in the order of time; machines a little out of step with each other, and noise from a fixed sequence.
-fn rows() -> impl Iterator<Item = (usize, &'static str, i64, f64)> {
+/// Series: each machine's signals.
+pub const SERIES: usize = MACHINES * SIGNALS.len();
+
+/// The number of a series, below [`SERIES`].
+pub fn series(machine: usize, signal: &str) -> usize {
+    machine * SIGNALS.len() + SIGNALS.iter().position(|name| *name == signal).unwrap_or(0)
+}
+
+/// Machine, signal, µs and value, in the order of time; machines a little out of step with each other, and noise from a fixed
+/// sequence.
+pub fn all() -> impl Iterator<Item = (usize, &'static str, i64, f64)> {
     let mut noise = 1_u64;
     (0..)
         .flat_map(|tick: i64| {
@@ -98,10 +108,20 @@ fn rows() -> impl Iterator<Item = (usize, &'static str, i64, f64)> {
                 .wrapping_add(1_442_695_040_888_963_407);
             let jitter = (noise >> 40) as f64 / (1 << 24) as f64 - 0.5;
             let ts = START_US + tick * 1_000_000 / RATE_HZ;
-            let phase = (tick as f64 / RATE_HZ as f64 + machine as f64 * 0.07).rem_euclid(PERIOD_S) / PERIOD_S;
-            let value = ideal(signal, phase) + 0.1 * jitter;
+            let value = ideal(signal, phase(machine, tick as f64 / RATE_HZ as f64)) + 0.1 * jitter;
             (machine, SIGNALS[signal], ts, (value * 1000.0).round() / 1000.0)
         })
+}
+
+/// The value of a signal so many seconds after the beginning, without noise.
+pub fn at(machine: usize, signal: &str, secs: f64) -> f64 {
+    let signal = SIGNALS.iter().position(|name| *name == signal).unwrap_or(0);
+    let value = ideal(signal, phase(machine, secs));
+    (value * 1000.0).round() / 1000.0
+}
+
+fn phase(machine: usize, secs: f64) -> f64 {
+    (secs + machine as f64 * 0.07).rem_euclid(PERIOD_S) / PERIOD_S
 }
 
 fn ideal(signal: usize, phase: f64) -> f64 {

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::messages::Publisher;
 use crate::page::Section;
 use crate::rows;
-use crate::running::{Metrics, Running, memory};
+use crate::running::{Metrics, Running, memory, said};
 
 /// How long each is watched.
 const WATCHED: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
         note: format!(
             "Rows to `stdout`, whose reader takes them as fast as it can, or a tenth of that, for {} s; `memory: {{limit: {LIMIT_MIB} MiB}}` \
              (`bench/pipelines/overload.yaml`, `overload-mqtt.yaml`). A file waits. {} MQTT messages came as fast as the broker gave \
-             them, to a journal of 64 MiB that lets the oldest go; afterwards the reader was let loose, and what it got and what was \
+             them, to a journal of 16 MiB that lets the oldest go; afterwards the reader was let loose, and what it got and what was \
              dropped were as many as had come.",
             WATCHED.as_secs(),
             args.messages
@@ -125,10 +125,12 @@ fn messages(args: &DurabilityArgs, work: &Path, broker: &Broker, pace: Option<f6
     reader.let_loose();
     let taken = |metrics: &Metrics| metrics.of("taktline_rows_in_total", "out") + dropped(metrics);
     let (_, metrics) = run.until(LIMIT, |metrics| taken(metrics) >= all)?;
+    let journaled = metrics.of("taktline_journal_rows_total", "plc");
     ensure!(
-        taken(&metrics) == all,
-        "{} of {all} messages are accounted for",
-        taken(&metrics)
+        taken(&metrics) == all && journaled == all,
+        "of {all} messages {journaled} came, and {} were taken or dropped; the run said last:\n{}",
+        taken(&metrics),
+        said(&data.with_extension("log"))
     );
     Ok(Seen {
         rate,

@@ -1,10 +1,9 @@
 //! Whether memory, open files and latency stay flat while a live press line runs at about half of what the machine can take.
 //!
 //! - `sample`: the figures that are looked at.
-//! - [`taps`]: how long after the end of a cycle its row is there.
+//! - [`crate::taps`]: how long after the end of a cycle its row is there.
 
 mod sample;
-mod taps;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,8 +12,8 @@ use anyhow::ensure;
 
 use crate::page::{self, Section};
 use crate::running::{Running, process_cpu_secs};
+use crate::taps::Taps;
 use sample::{Before, FIGURES, Figures, sample};
-use taps::Taps;
 
 /// How long it runs, and at which load.
 #[derive(clap::Args)]
@@ -44,7 +43,8 @@ pub struct SoakArgs {
 
 const PIPELINE: &str = "bench/pipelines/soak.yaml";
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-const PROBE_MACHINES: usize = 60;
+/// Enough of them that what a run takes with none hardly counts.
+const PROBE_MACHINES: usize = 600;
 /// What is compared at the beginning and at the end, in parts of the whole.
 const PARTS: usize = 6;
 /// A mean this much above its first one is no longer flat.

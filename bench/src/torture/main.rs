@@ -4,13 +4,17 @@
 //! - [`program`]: a run of one process or of a cluster, to be killed. [`dice`]: chance that replays.
 //! - [`history`]: the tables of a data directory. [`verdict`]: lost, twice, different.
 //! - [`killing`]: kills at random times. [`points`]: kills at every write, fsync, link, commit and acknowledgement.
-//! - [`broker`], [`messages`]: the same behind a real Mosquitto, whose messages can't be read twice.
+//! - [`broker`], [`lines`], [`messages`]: the same behind a real Mosquitto, whose messages can't be read twice, or a real Kafka, to which rows go
+//!   again.
 
 mod broker;
 mod dice;
 mod history;
 mod input;
+#[path = "../../../connectors/tests/kafka_broker/mod.rs"]
+mod kafka_broker;
 mod killing;
+mod lines;
 mod messages;
 mod points;
 mod program;
@@ -23,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::Parser;
 
+use crate::lines::Line;
 use crate::program::Program;
 use crate::verdict::Verdict;
 
@@ -50,6 +55,9 @@ struct Args {
     /// Read messages of a real Mosquitto through the journal, not files.
     #[arg(long)]
     mqtt: bool,
+    /// Read messages of a real Kafka, and write them to another topic exactly once.
+    #[arg(long, conflicts_with = "mqtt")]
+    kafka: bool,
     /// How long the input takes to read, in seconds.
     #[arg(long, default_value_t = 20)]
     secs: u64,
@@ -93,7 +101,9 @@ fn torture(args: &Args, seed: u64, work: &Path) -> anyhow::Result<Verdict> {
     if args.short {
         let mut verdict = files(args, seed, &Amount::short(15, 1), &folder(work, "files")?)?;
         verdict.add(files(args, seed, &Amount::short(4, 3), &folder(work, "cluster")?)?);
+        let broker = folder(work, "broker")?;
         verdict.add(messages::torture(
+            Line::mqtt(&broker)?,
             &args.taktline,
             seed,
             5,
@@ -104,7 +114,17 @@ fn torture(args: &Args, seed: u64, work: &Path) -> anyhow::Result<Verdict> {
     }
     if args.mqtt {
         let faults = args.failpoints.then(|| points::of_messages(&args.faults));
-        return messages::torture(&args.taktline, seed, args.kills, faults.as_deref(), work);
+        return messages::torture(
+            Line::mqtt(work)?,
+            &args.taktline,
+            seed,
+            args.kills,
+            faults.as_deref(),
+            work,
+        );
+    }
+    if args.kafka {
+        return messages::torture(Line::kafka()?, &args.taktline, seed, args.kills, None, work);
     }
     let amount = Amount {
         kills: args.kills,

@@ -1,8 +1,8 @@
-//! Messages of a broker, through the journal, under kills.
+//! Messages of a broker under kills: of Mosquitto through the journal, of Kafka from its log.
 //!
 //! The oracle is what the producers know to be acknowledged: each (producer, sequence) must be among the samples with the right
-//! checksum. A message that the broker gives again after a kill, because its acknowledgement had not arrived, may be there
-//! twice; those are counted. Behind the journal nothing may be twice: each window holds as many samples as history has.
+//! checksum, once, also one that the broker gave again because its acknowledgement had not arrived. Each window holds as many samples as
+//! history has, and what is written to Kafka again is there once too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::process::ExitStatusExt;
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::broker::{Broker, Publisher};
 use crate::dice::Dice;
 use crate::history;
 use crate::input::record;
+use crate::lines::{Line, OUT};
 use crate::points;
 use crate::program::{Program, Running, Start};
 use crate::verdict::Verdict;
@@ -34,15 +34,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// # Errors
 /// The broker or a process can't be started or read.
 pub fn torture(
+    line: Line,
     taktline: &Path,
     seed: u64,
     kills: u64,
     faults: Option<&[String]>,
     work: &Path,
 ) -> anyhow::Result<Verdict> {
-    let broker = Broker::start(work)?;
+    let line = Arc::new(line);
     let pipeline = work.join("messages.yaml");
-    std::fs::write(&pipeline, text(broker.port, seed)).with_context(|| pipeline.display().to_string())?;
+    std::fs::write(&pipeline, text(&line, seed)).with_context(|| pipeline.display().to_string())?;
     let program = Program {
         taktline: taktline.to_owned(),
         pipeline,
@@ -58,9 +59,9 @@ pub fn torture(
         ..Start::default()
     };
     let mut running = program.start(&data, &how(&mut dice, None))?;
-    subscribed(&broker, taktline, &data, &mut running)?;
+    subscribed(&line, taktline, &data, &mut running)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let producers: Vec<_> = (0..PRODUCERS).map(|n| produce(broker.port, n, &stop)).collect();
+    let producers: Vec<_> = (0..PRODUCERS).map(|n| produce(&line, n, &stop)).collect();
     let mut reached: BTreeMap<&str, u64> = faults
         .unwrap_or_default()
         .iter()
@@ -111,7 +112,7 @@ pub fn torture(
             .faults
             .push(format!("a stop ended with {status:?}:\n{}", running.last_words())),
     }
-    count(&mut verdict, taktline, &data, &sent)?;
+    count(&mut verdict, &line, taktline, &data, &sent)?;
     let never: Vec<&str> = reached
         .iter()
         .filter(|(_, times)| **times == 0)
@@ -123,32 +124,28 @@ pub fn torture(
     Ok(verdict)
 }
 
-fn text(port: u16, seed: u64) -> String {
+fn text(line: &Line, seed: u64) -> String {
+    let (source, sinks) = line.sections(seed);
     format!(
         r#"version: 1
 checkpoint: {{every: 100ms}}
 sources:
-  plc:
-    kind: mqtt
-    url: mqtt://127.0.0.1:{port}
-    topic: "torture/{{machine}}/{{signal}}"
-    client_id: torture-{seed}
-    decode: {{format: json, time: /ts, unit: us, value: /value, text: /record}}
+  plc: {{{source}}}
 steps:
   windows: {{kind: window, from: plc, every: 1s, lateness: 2s}}
   cycles:  {{kind: cycle, from: plc, length: 3s, lateness: 2s}}
 sinks:
   history: {{kind: history, from: [plc, windows, cycles]}}
-"#
+{sinks}"#
     )
 }
 
 /// Waits until a message comes through: then the subscription stands, and the broker keeps what comes from now on.
-fn subscribed(broker: &Broker, taktline: &Path, data: &Path, running: &mut Running) -> anyhow::Result<()> {
-    let mut publisher = Publisher::connect(broker.port, "probe")?;
+fn subscribed(line: &Line, taktline: &Path, data: &Path, running: &mut Running) -> anyhow::Result<()> {
+    let mut producer = line.producer("probe")?;
     until("a first message", running, || {
-        publisher.publish("torture/probe/probe", &payload("probe", 0))?;
-        publisher.flush()?;
+        producer.publish(&payload("probe", 0))?;
+        producer.flush()?;
         Ok(samples(taktline, data)? > 0)
     })
 }
@@ -200,32 +197,49 @@ fn payload(producer: &str, sequence: u64) -> Vec<u8> {
 }
 
 /// Publishes until it is told to stop. Gives how many the broker has acknowledged.
-fn produce(port: u16, number: usize, stop: &Arc<AtomicBool>) -> JoinHandle<anyhow::Result<u64>> {
-    let stop = Arc::clone(stop);
+fn produce(line: &Arc<Line>, number: usize, stop: &Arc<AtomicBool>) -> JoinHandle<anyhow::Result<u64>> {
+    let (line, stop) = (Arc::clone(line), Arc::clone(stop));
     std::thread::spawn(move || {
         let name = format!("producer-{number}");
-        let mut publisher = Publisher::connect(port, &name)?;
+        let mut producer = line.producer(&name)?;
         let mut sequence = 0;
         while !stop.load(Ordering::Acquire) {
             for _ in 0..BURST {
-                publisher.publish(&format!("torture/{name}/count"), &payload(&name, sequence))?;
+                producer.publish(&payload(&name, sequence))?;
                 sequence += 1;
             }
-            publisher.flush()?;
+            producer.flush()?;
             std::thread::sleep(REST);
         }
         Ok(sequence)
     })
 }
 
-fn count(verdict: &mut Verdict, taktline: &Path, data: &Path, sent: &[u64]) -> anyhow::Result<()> {
-    let rows = history::rows(
-        taktline,
-        data,
-        "SELECT machine, ts, value, text FROM samples WHERE machine <> 'probe'",
-    )?;
+fn count(verdict: &mut Verdict, line: &Line, taktline: &Path, data: &Path, sent: &[u64]) -> anyhow::Result<()> {
+    let query = "SELECT machine, ts, value, text FROM samples WHERE machine <> 'probe'";
+    let rows = history::rows(taktline, data, query)?;
+    let again = once(verdict, "samples", &rows, sent);
+    verdict.runs += 1;
+    let messages = sent.iter().sum::<u64>();
+    verdict.twice += again;
+    verdict
+        .notes
+        .push(format!("{messages} messages, {again} of them twice in history"));
+    if let Some(rows) = line.written()? {
+        let rows: Vec<Value> = rows.into_iter().filter(|row| row["machine"] != "probe").collect();
+        let again = once(verdict, OUT, &rows, sent);
+        verdict.twice += again;
+        verdict
+            .notes
+            .push(format!("{} messages in {OUT}, {again} of them twice", rows.len()));
+    }
+    windows(verdict, taktline, data)
+}
+
+/// Holds rows with machine, value and text against what was sent: lost and different ones. Gives how many are there again.
+fn once(verdict: &mut Verdict, place: &str, rows: &[Value], sent: &[u64]) -> u64 {
     let mut seen: HashMap<(String, u64), u64> = HashMap::new();
-    for row in &rows {
+    for row in rows {
         let said = row["text"].as_str().unwrap_or_default();
         let machine = row["machine"].as_str().unwrap_or_default();
         let sequence = said
@@ -236,7 +250,7 @@ fn count(verdict: &mut Verdict, taktline: &Path, data: &Path, sent: &[u64]) -> a
         let value = row["value"].as_f64().unwrap_or_default().to_string();
         if said != record(machine, sequence, &value, "") {
             verdict.different += 1;
-            verdict.faults.push(format!("samples: different: {row}"));
+            verdict.faults.push(format!("{place}: different: {row}"));
         }
         *seen.entry((machine.to_owned(), sequence)).or_default() += 1;
     }
@@ -248,19 +262,13 @@ fn count(verdict: &mut Verdict, taktline: &Path, data: &Path, sent: &[u64]) -> a
         verdict.lost += missing.len() as u64;
         if let Some(first) = missing.first() {
             verdict.faults.push(format!(
-                "samples: {} of {sent} messages of {name} are lost, first {first}",
+                "{place}: {} of {sent} messages of {name} are lost, first {first}",
                 missing.len()
             ));
         }
     }
-    let again: u64 = seen.values().map(|times| times - 1).sum();
     verdict.rows += rows.len() as u64;
-    verdict.runs += 1;
-    verdict.notes.push(format!(
-        "{} messages, {again} of them given again by the broker after a kill and kept twice",
-        sent.iter().sum::<u64>()
-    ));
-    windows(verdict, taktline, data)
+    seen.values().map(|times| times - 1).sum()
 }
 
 /// Each window holds the samples that history has of its time, but for late ones; and stands there once.
