@@ -242,6 +242,12 @@ impl Source for HttpSource {
         }))
     }
 
+    fn look(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        anyhow::bail!(
+            "samples are pushed, and who pushes them would be told that they are kept: run the pipeline to see what comes"
+        )
+    }
+
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(PushDecoder::new(&self.name))
     }

@@ -205,6 +205,12 @@ impl Source for SparkplugSource {
         }))
     }
 
+    fn look(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
+        anyhow::bail!(
+            "nodes would be asked for births, and told that a host is there: run the pipeline to see what comes"
+        )
+    }
+
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(ResolvedDecoder)
     }

@@ -239,18 +239,17 @@ impl Feed {
 
     /// Whether the open epoch may be filled.
     fn has_room(&mut self, taken: impl Fn(u64) -> bool) -> anyhow::Result<bool> {
-        if self.epoch >= EPOCHS_IN_FLIGHT && !taken(self.epoch - EPOCHS_IN_FLIGHT) {
-            return Ok(false);
-        }
-        // The epochs up to the last checkpoint must be opened, whatever they cost.
-        if self.stop_at().is_some() || self.run.stopping() {
-            return Ok(true);
-        }
-        let narrow = self.memory.narrow()?;
+        let alone = self.epoch == 0 || taken(self.epoch - 1);
+        let narrow = match self.memory.narrow(alone) {
+            // The epochs up to the last checkpoint are still opened, one at a time.
+            Err(_) if self.stop_at().is_some() || self.run.stopping() => true,
+            narrow => narrow?,
+        };
         if narrow {
             self.run.note_pressure();
+            return Ok(alone);
         }
-        Ok(!narrow || self.epoch == 0 || taken(self.epoch - 1))
+        Ok(self.epoch < EPOCHS_IN_FLIGHT || taken(self.epoch - EPOCHS_IN_FLIGHT))
     }
 
     /// The epoch of the checkpoint that ends a run with state, once it is known.

@@ -14,6 +14,9 @@ const NARROW_AT: f64 = 0.8;
 /// How long memory may stay above the limit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// And at so many looks: what a slow sink had left may just have gone.
+const LOOKS: u32 = 3;
+
 /// How often memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -22,7 +25,8 @@ pub(crate) struct MemoryGate {
     limit_bytes: Option<u64>,
     narrow: bool,
     looked: Option<Instant>,
-    above_since: Option<Instant>,
+    /// Since when it was above the limit at each look with nothing on its way, and how many these were.
+    above: Option<(Instant, u32)>,
 }
 
 impl MemoryGate {
@@ -31,35 +35,40 @@ impl MemoryGate {
             limit_bytes,
             narrow: false,
             looked: None,
-            above_since: None,
+            above: None,
         }
     }
 
-    /// True when an epoch may be opened only once those before it are done.
+    /// True when an epoch may be opened only once those before it are done. `alone` says that nothing is on its way: only then is memory
+    /// what the steps remember.
     ///
     /// # Errors
-    /// Memory stays above the limit.
-    pub fn narrow(&mut self) -> anyhow::Result<bool> {
+    /// Memory stays above the limit with nothing on its way.
+    pub fn narrow(&mut self, alone: bool) -> anyhow::Result<bool> {
         let Some(limit) = self.limit_bytes else {
             return Ok(false);
         };
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.look(Instant::now(), resident_bytes(), limit)?;
+            self.look(Instant::now(), (resident_bytes(), limit), alone)?;
         }
         Ok(self.narrow)
     }
 
-    fn look(&mut self, now: Instant, resident: u64, limit: u64) -> anyhow::Result<()> {
+    fn look(&mut self, now: Instant, (resident, limit): (u64, u64), alone: bool) -> anyhow::Result<()> {
         self.looked = Some(now);
         self.narrow = resident as f64 >= limit as f64 * NARROW_AT;
+        if !alone {
+            return Ok(()); // it may be what waits for a slow sink
+        }
         if resident < limit {
-            self.above_since = None;
+            self.above = None;
             return Ok(());
         }
-        let since = *self.above_since.get_or_insert(now);
-        if now.duration_since(since) >= PATIENCE {
+        let (since, looks) = self.above.get_or_insert((now, 0));
+        *looks += 1;
+        if now.duration_since(*since) >= PATIENCE && *looks >= LOOKS {
             bail!(
-                "the process takes {} MiB of memory with next to no row on its way, and memory.limit is {} MiB: it is what the steps \
+                "the process takes {} MiB of memory with no row on its way, and memory.limit is {} MiB: it is what the steps \
                  remember. Raise memory.limit, lower the max of cycles, or let silent machines go with keys.forget_after",
                 resident >> 20,
                 limit >> 20
@@ -79,12 +88,12 @@ mod tests {
     use super::*;
 
     /// Memory over time, in seconds and bytes of a limit of 1000: whether the gate was narrow at each, up to the error.
-    fn check(memory: &[(u64, u64)], expect: &[bool], ends: bool) {
+    fn check(alone: bool, memory: &[(u64, u64)], expect: &[bool], ends: bool) {
         let begun = Instant::now();
         let mut gate = MemoryGate::new(Some(1000));
         let mut narrow = Vec::new();
         let looked = memory.iter().try_for_each(|(secs, resident)| {
-            gate.look(begun + Duration::from_secs(*secs), *resident, 1000)?;
+            gate.look(begun + Duration::from_secs(*secs), (*resident, 1000), alone)?;
             narrow.push(gate.narrow);
             anyhow::Ok(())
         });
@@ -94,17 +103,21 @@ mod tests {
     #[test]
     fn the_gate_follows_memory() {
         check(
+            true,
             &[(0, 799), (1, 800), (2, 999), (3, 500)],
             &[false, true, true, false],
             false,
         );
         // Above for a while, but not all the time.
         check(
+            true,
             &[(0, 1000), (4, 1200), (5, 900), (6, 1000), (10, 1000)],
             &[true; 5],
             false,
         );
-        check(&[(0, 1000), (4, 1000), (5, 1000), (6, 0)], &[true; 2], true);
+        check(true, &[(0, 1000), (4, 1000), (5, 1000), (6, 0)], &[true; 2], true);
+        // What waits for a slow sink is no reason to end.
+        check(false, &[(0, 1000), (30, 1000), (60, 1000)], &[true; 3], false);
     }
 
     #[test]

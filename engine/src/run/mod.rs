@@ -58,7 +58,7 @@ pub use resume::{Resume, StateOptions};
 pub struct Options {
     /// Worker threads, at least 1. The result does not depend on it.
     pub workers: usize,
-    /// Shortest time between two epochs of a source that never ends.
+    /// Time between two epochs of a source that never ends, unless one is full before.
     pub epoch: Duration,
     /// Time between two checkpoints. What sinks show is as old as the last one.
     pub checkpoint_every: Duration,
