@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use super::messages::unit_name;
 use super::payload::{unit_of, unit_of_text};
 use super::{Proposal, quoted};
 use crate::time::Unit;
@@ -94,7 +93,7 @@ fn columns(lines: &[&str], stem: &str, proposal: &mut Proposal) {
         Some((name, unit)) => {
             let reason = format!("`{name}` looks like a time");
             proposal.line(
-                format!("time: {{column: {}, unit: {}}}", quoted(name), unit_name(unit)),
+                format!("time: {{column: {}, unit: {}}}", quoted(name), unit.name()),
                 Some(reason),
             );
         }

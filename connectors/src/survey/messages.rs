@@ -7,7 +7,6 @@ use arrow::array::RecordBatch;
 use super::payload::{Fields, Shape, shape};
 use super::{Proposal, quoted};
 use crate::codec::message::Messages;
-use crate::time::Unit;
 
 /// Payloads of a topic that are looked at.
 const EXAMPLES: usize = 8;
@@ -233,7 +232,7 @@ fn decode(shape: &Shape, proposal: &mut Proposal) {
     let mut settings = vec!["format: json".to_owned()];
     let reason = match &fields.time {
         Some((pointer, unit)) => {
-            settings.push(format!("time: {}, unit: {}", quoted(pointer), unit_name(*unit)));
+            settings.push(format!("time: {}, unit: {}", quoted(pointer), unit.name()));
             format!("`{pointer}` looks like a time")
         }
         None => "no member looks like a time: that of arrival is taken".to_owned(),
@@ -250,16 +249,6 @@ fn decode(shape: &Shape, proposal: &mut Proposal) {
         }
     }
     proposal.line(format!("decode: {{{}}}", settings.join(", ")), Some(reason));
-}
-
-pub(super) fn unit_name(unit: Unit) -> &'static str {
-    match unit {
-        Unit::S => "s",
-        Unit::Ms => "ms",
-        Unit::Us => "us",
-        Unit::Ns => "ns",
-        Unit::Rfc3339 => "rfc3339",
-    }
 }
 
 #[cfg(test)]
