@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::RecordBatch;
 use taktline_connectors::stdout::{self, Format};
 use taktline_engine::look::{Looked, Until, look};
 use taktline_engine::plan::{Plan, PlannedSource};
@@ -58,11 +58,7 @@ fn tell(planned: &PlannedSource, looked: &Looked) {
         looked.took.as_secs_f64(),
         looked.refused()
     );
-    let reasons = looked.dead_letters.iter().filter_map(|batch| {
-        let reasons = batch.column_by_name("reason")?.as_any().downcast_ref::<StringArray>()?;
-        Some(reasons.iter().flatten().map(str::to_owned).collect::<Vec<_>>())
-    });
-    let mut said: Vec<String> = reasons.flatten().collect();
+    let mut said: Vec<&str> = looked.reasons().collect();
     said.sort();
     said.dedup();
     for reason in said.iter().take(REASONS) {

@@ -82,7 +82,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     ensure!(
         looked.rows() > 0,
         "of what came, no row could be read; the first reason: {}",
-        first_reason(&looked)
+        looked.reasons().next().unwrap_or("none was given")
     );
     let machines = series(&looked.samples)?;
     let told = told(&machines);
@@ -191,21 +191,6 @@ fn plan(kind: &str, fixed: &[String], proposal: &Proposal) -> anyhow::Result<Pla
     }
     text.push_str("sinks:\n  out: {kind: stdout, from: source}\n");
     Ok(compile("init", &text, &[], &CATALOG, &environment).map_err(Wrong)?)
-}
-
-fn first_reason(looked: &Looked) -> String {
-    let reason = looked
-        .dead_letters
-        .iter()
-        .find(|batch| batch.num_rows() > 0)
-        .and_then(|batch| {
-            let reasons = batch
-                .column_by_name("reason")?
-                .as_any()
-                .downcast_ref::<arrow::array::StringArray>()?;
-            Some(reasons.value(0).to_owned())
-        });
-    reason.unwrap_or_else(|| "none was given".into())
 }
 
 /// Times in µs and values.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 
 use crate::source::{Poll, Source, Wake};
 
@@ -41,6 +41,15 @@ impl Looked {
     /// How many dead letters.
     pub fn refused(&self) -> usize {
         count(&self.dead_letters)
+    }
+
+    /// Why each of them was refused, in the order they came.
+    pub fn reasons(&self) -> impl Iterator<Item = &str> {
+        let columns = self
+            .dead_letters
+            .iter()
+            .filter_map(|batch| batch.column_by_name("reason"));
+        columns.flat_map(|reasons| reasons.as_string::<i32>().iter().flatten())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use super::payload::{unit_of, unit_of_text};
+use super::payload::unit_of_text;
 use super::{Proposal, quoted};
 use crate::time::Unit;
 
@@ -131,7 +131,7 @@ fn delimiter(lines: &[&str]) -> char {
 fn time_column<'h>(header: &'h [String], rows: &[Vec<String>]) -> Option<(&'h str, Unit)> {
     header.iter().enumerate().find_map(|(at, name)| {
         let cells: Vec<&str> = rows.iter().filter_map(|row| row.get(at)).map(String::as_str).collect();
-        let unit = |cell: &&str| unit_of_text(cell).or_else(|| unit_of(cell.parse().ok()?));
+        let unit = |cell: &&str| unit_of_text(cell);
         let first = cells.first().and_then(unit)?;
         let most = cells.iter().filter(|cell| unit(cell) == Some(first)).count();
         (most * 10 >= cells.len() * 9).then_some((name.as_str(), first))

@@ -221,7 +221,7 @@ fn is_time(value: &Value) -> bool {
 }
 
 /// The unit in which a value is a time of our age.
-pub(super) fn unit(value: &Value) -> Option<Unit> {
+fn unit(value: &Value) -> Option<Unit> {
     match value {
         Value::Number(number) => unit_of(number.as_f64()?),
         Value::String(text) => unit_of_text(text),
@@ -238,7 +238,7 @@ pub(super) fn unit_of_text(text: &str) -> Option<Unit> {
 }
 
 /// As [`unit`], for a number.
-pub(super) fn unit_of(number: f64) -> Option<Unit> {
+fn unit_of(number: f64) -> Option<Unit> {
     [(Unit::S, 1.0), (Unit::Ms, 1e3), (Unit::Us, 1e6), (Unit::Ns, 1e9)]
         .into_iter()
         .find(|(_, per_second)| SECONDS.contains(&(number / per_second)))
