@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use taktline_connectors::stdout;
+use taktline_engine::MemoryExceeded;
 use taktline_engine::config::Override;
 use taktline_engine::plan;
 
@@ -200,7 +201,13 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            FAILED.into()
+            // With this configuration another start would end in the same way.
+            let code = if error.is::<MemoryExceeded>() {
+                BAD_CONFIGURATION
+            } else {
+                FAILED
+            };
+            code.into()
         }
     }
 }

@@ -64,10 +64,13 @@ pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
         bar.finish_and_clear();
         let _ = thread.join(); // a bar that panicked has shown so
     }
+    // Also after an error that ended the run in good order: without it the other processes would take this one for dead.
+    let closed = match started.mesh {
+        Some(mesh) if outcome.is_ok() || run.stopping() && !run.failed() => mesh.close(),
+        _ => Ok(()),
+    };
     let remarks = outcome?;
-    if let Some(mesh) = started.mesh {
-        mesh.close()?;
-    }
+    closed?;
     for line in report(&run, &remarks) {
         eprintln!("{line}");
     }

@@ -11,6 +11,7 @@ use timely::bytes::arc::Bytes;
 use timely::container::Accountable;
 use timely::dataflow::channels::ContainerBytes;
 
+use crate::run::Memory;
 use crate::state::{Offset, Staged, StateFile};
 
 /// Where a batch stands in the order of the input: by partition, then by sequence.
@@ -44,6 +45,10 @@ pub(crate) enum Word {
     Released { checkpoint: u64 },
     /// To the leader: a part of a checkpoint is durable.
     Report(Box<Report>),
+    /// To the leader: how a process stands to its limit of memory.
+    Memory { process: usize, memory: Memory },
+    /// Whether any process is near its limit: epochs go one at a time then.
+    Narrow(bool),
 }
 
 /// A checkpoint that is being taken.

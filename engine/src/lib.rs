@@ -36,7 +36,7 @@ mod taps;
 
 pub use dead_letters::DeadLetters;
 pub use operator::{Operator, Order, Output, Rows, SampleRows, Step};
-pub use run::{Fabric, Options, Remark, Resume, Run, StateOptions, abort_on_panic};
+pub use run::{Fabric, MemoryExceeded, Options, Remark, Resume, Run, StateOptions, abort_on_panic};
 pub use sink::{Opening, Sink, SinkPlan};
 pub use snapshot::{Saved, Snapshot};
 pub use source::{Decoded, Decoder, Partition, Poll, Position, Source, Wake};

@@ -382,20 +382,32 @@ fn a_newer_format_is_refused() {
     assert_eq!(segments(folder.path()).len(), 1);
 }
 
+/// The segments of a journal of so many batches.
+fn files_of(batches: u64) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = folder();
+    write(settings(folder.path()), 0..batches);
+    let files = segments(folder.path()).into_iter();
+    files
+        .map(|path| (path.file_name().unwrap().into(), fs::read(path).unwrap()))
+        .collect()
+}
+
+/// Name and length of the last one.
+fn last(files: &[(PathBuf, Vec<u8>)]) -> Option<(PathBuf, usize)> {
+    files.last().map(|(name, bytes)| (name.clone(), bytes.len()))
+}
+
 /// Damages a journal of 20 batches in several segments, and checks that all that is whole is read, and the rest counted.
 fn check_damage(damage: impl Fn(&mut Vec<(PathBuf, Vec<u8>)>), most_lost: u64) {
-    static WHOLE: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
-        let folder = folder();
-        write(settings(folder.path()), 0..20);
-        let files = segments(folder.path()).into_iter();
-        files
-            .map(|path| (path.file_name().unwrap().into(), fs::read(path).unwrap()))
-            .collect()
-    });
+    static WHOLE: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| files_of(20));
+    // Cut between two records, the last file is that of a journal that ended there.
+    static ENDS: LazyLock<Vec<Option<(PathBuf, usize)>>> =
+        LazyLock::new(|| (0..20).map(|n| last(&files_of(n))).collect());
     let folder = folder();
     let mut files = WHOLE.clone();
     assert!(files.len() >= 3);
     damage(&mut files);
+    let ended_early = ENDS.contains(&last(&files));
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).unwrap();
     }
@@ -411,10 +423,10 @@ fn check_damage(damage: impl Fn(&mut Vec<(PathBuf, Vec<u8>)>), most_lost: u64) {
     let end = journal.offset()["batch"].as_u64().unwrap() - 2;
     assert_eq!(end, old.len() as u64 + watch.lost_batches(), "{said:?}");
     assert!(
-        end == 20 || watch.torn_bytes() > 0 || watch.quarantined() > 0,
+        end == 20 || ended_early || watch.torn_bytes() > 0 || watch.quarantined() > 0,
         "{said:?}"
     );
-    assert!(old.len() == 20 || !said.is_empty());
+    assert!(old.len() == 20 || ended_early || !said.is_empty());
     // The second time it is the same, and quarantine doesn't grow.
     drop(journal);
     let kept = folder.path().join("quarantine").read_dir().map_or(0, Iterator::count);

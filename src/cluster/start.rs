@@ -91,7 +91,10 @@ pub fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
         Outcome::Cut => ExitCode::FAILURE,
         Outcome::Hopeless { process, code } => {
             let log = output::log_file(&supervisor.folder, process);
-            eprintln!("process {process} refuses to start; the end of {}:", log.display());
+            eprintln!(
+                "process {process} says that another start would be of no use; the end of {}:",
+                log.display()
+            );
             logs::last_lines(&log, 20)?.iter().for_each(|line| eprintln!("{line}"));
             code.into()
         }

@@ -37,3 +37,21 @@ fn a_stopped_process_is_killed_and_all_go_on() {
     assert!(said.contains("all are started again"), "{said}");
     scene.assert_equal();
 }
+
+#[test]
+fn a_run_that_exceeds_its_memory_is_not_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = folder.path().join("p.yaml");
+    // Less than the program takes with so many machines.
+    let text = "version: 1\nmemory: {limit: 64MiB}\n\
+                sources: {plc: {kind: simulate, machines: 1000, rate: 10, replay: realtime}}\n\
+                steps: {sums: {kind: window, from: plc, every: 1s}}\nsinks: {history: {kind: history, from: sums}}\n";
+    std::fs::write(&pipeline, text).unwrap();
+    let mut command = taktline();
+    command.args(["cluster", "start", "--processes", "2", "--data"]);
+    command.arg(folder.path().join("data")).arg(&pipeline);
+    let (status, said) = Running::new(&mut command).end();
+    assert_eq!(status.code(), Some(78), "{said}");
+    assert!(said.contains("memory.limit is 64 MiB"), "{said}");
+    assert!(!said.contains("are started again"), "{said}");
+}

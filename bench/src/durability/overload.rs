@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::acknowledged::message;
 use super::{DurabilityArgs, options};
@@ -21,37 +21,52 @@ use crate::running::{Metrics, Running, memory, said};
 const WATCHED: Duration = Duration::from_secs(30);
 const SLOWER: f64 = 10.0;
 const LIMIT: Duration = Duration::from_secs(600);
-/// As the pipeline files have it.
-const LIMIT_MIB: f64 = 256.0;
+/// The limit of memory, of what the run takes without one.
+const SHARE: f64 = 0.85;
 
 /// A file, whose reading waits, and messages, which can't.
 pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
     let work = tempfile::tempdir_in(&args.work)?;
     let csv = rows::csv(&args.work, args.rows)?;
-    let free = file(args, work.path(), &csv, None)?;
-    let slow = file(args, work.path(), &csv, Some(free.rate / SLOWER))?;
+    let free = file(args, work.path(), &csv, &Case::named("free"))?;
+    let slow = file(args, work.path(), &csv, &Case::named("slow").paced(&free))?;
+    let narrow = file(
+        args,
+        work.path(),
+        &csv,
+        &Case::named("narrow").paced(&free).below(&slow),
+    )?;
     let broker = Broker::start(work.path())?;
-    let came = messages(args, work.path(), &broker, None)?;
-    let flood = messages(args, work.path(), &broker, Some(came.rate / SLOWER))?;
-    ensure!(
-        [&free, &slow, &came, &flood]
-            .iter()
-            .all(|seen| seen.peak_mib < LIMIT_MIB),
-        "memory went over the limit"
-    );
+    let came = messages(args, work.path(), &broker, &Case::named("came"))?;
+    let flood = messages(args, work.path(), &broker, &Case::named("flood").paced(&came))?;
+    let held = messages(
+        args,
+        work.path(),
+        &broker,
+        &Case::named("held").paced(&came).below(&flood),
+    )?;
+    for seen in [&narrow, &held] {
+        let limit = seen.limit_mib.context("a limit")? as f64;
+        ensure!(
+            seen.peak_mib < limit,
+            "memory went over the limit: {} of {limit} MiB",
+            seen.peak_mib
+        );
+    }
     Ok(Section {
         title: "Ten times more than the sink takes",
         note: format!(
-            "Rows to `stdout`, whose reader takes them as fast as it can, or a tenth of that, for {} s; `memory: {{limit: {LIMIT_MIB} MiB}}` \
+            "Rows to `stdout`, whose reader takes them as fast as it can, or a tenth of that, for {} s \
              (`bench/pipelines/overload.yaml`, `overload-mqtt.yaml`). A file waits. {} MQTT messages came as fast as the broker gave \
              them, to a journal of 16 MiB that lets the oldest go; afterwards the reader was let loose, and what it got and what was \
-             dropped were as many as had come.",
+             dropped were as many as had come. `memory.limit` is set to {SHARE} of what the run took without one.",
             WATCHED.as_secs(),
             args.messages
         ),
         columns: vec![
             "what",
             "taken by the reader",
+            "`memory.limit`",
             "resident memory, most",
             "dropped",
             "journal, most",
@@ -59,15 +74,68 @@ pub fn measure(args: &DurabilityArgs) -> anyhow::Result<Section> {
         rows: vec![
             free.line("file, fast reader"),
             slow.line("file, a tenth"),
+            narrow.line("file, a tenth, limited"),
             came.line("messages, fast reader"),
             flood.line("messages, a tenth"),
+            held.line("messages, a tenth, limited"),
         ],
     })
+}
+
+/// One run.
+struct Case {
+    name: &'static str,
+    /// Bytes per second that the reader takes.
+    pace: Option<f64>,
+    limit_mib: Option<u64>,
+}
+
+impl Case {
+    fn named(name: &'static str) -> Self {
+        Case {
+            name,
+            pace: None,
+            limit_mib: None,
+        }
+    }
+
+    /// With a reader so much slower than that one.
+    fn paced(mut self, fast: &Seen) -> Self {
+        self.pace = Some(fast.rate / SLOWER);
+        self
+    }
+
+    /// With a limit below what that one took.
+    fn below(mut self, free: &Seen) -> Self {
+        self.limit_mib = Some((free.peak_mib * SHARE) as u64);
+        self
+    }
+
+    /// The options of a run with this and more overrides.
+    fn options(&self, workers: usize, overrides: &[String]) -> Vec<String> {
+        let limit = self.limit_mib.map(|mib| format!("memory.limit={mib}MiB"));
+        let sets = overrides.iter().cloned().chain(limit);
+        options(workers, &[])
+            .into_iter()
+            .chain(sets.flat_map(|set| ["--set".to_owned(), set]))
+            .collect()
+    }
+
+    fn seen(&self, rate: f64, pid: u32) -> anyhow::Result<Seen> {
+        Ok(Seen {
+            rate,
+            limit_mib: self.limit_mib,
+            peak_mib: memory(pid, "VmHWM")? / f64::from(1 << 20),
+            dropped: None,
+            journal_mib: None,
+        })
+    }
 }
 
 struct Seen {
     /// Bytes per second.
     rate: f64,
+    limit_mib: Option<u64>,
     peak_mib: f64,
     dropped: Option<(f64, f64)>,
     journal_mib: Option<f64>,
@@ -79,6 +147,7 @@ impl Seen {
         vec![
             name.to_owned(),
             format!("{:.2} MB/s", self.rate / 1e6),
+            or_none(self.limit_mib.map(|mib| format!("{mib} MiB"))),
             format!("{:.0} MiB", self.peak_mib),
             or_none(self.dropped.map(|(dropped, all)| format!("{dropped} of {all}"))),
             or_none(self.journal_mib.map(|mib| format!("{mib:.0} MiB"))),
@@ -86,33 +155,27 @@ impl Seen {
     }
 }
 
-fn file(args: &DurabilityArgs, work: &Path, csv: &Path, pace: Option<f64>) -> anyhow::Result<Seen> {
-    let data = work.join(if pace.is_some() { "slow" } else { "free" });
-    let path = format!("sources.rows.path={}", csv.display());
-    let settings = options(args.workers, &["--set", &path]);
+fn file(args: &DurabilityArgs, work: &Path, csv: &Path, case: &Case) -> anyhow::Result<Seen> {
+    let data = work.join(case.name);
+    let settings = case.options(args.workers, &[format!("sources.rows.path={}", csv.display())]);
     let (mut run, out) = Running::start_piped(&args.taktline, "bench/pipelines/overload.yaml", &data, &settings)?;
-    let reader = Reader::start(out, pace);
+    let reader = Reader::start(out, case.pace);
     run.until(LIMIT, |metrics| metrics.of("taktline_rows_in_total", "out") > 0.0)?;
     let (begun, before) = (Instant::now(), reader.bytes());
     std::thread::sleep(WATCHED);
     let rate = (reader.bytes() - before) as f64 / begun.elapsed().as_secs_f64();
     run.metrics()?; // an error if it has ended: then there were too few rows to watch
-    Ok(Seen {
-        rate,
-        peak_mib: memory(run.pid(), "VmHWM")? / f64::from(1 << 20),
-        dropped: None,
-        journal_mib: None,
-    })
+    case.seen(rate, run.pid())
 }
 
-fn messages(args: &DurabilityArgs, work: &Path, broker: &Broker, pace: Option<f64>) -> anyhow::Result<Seen> {
-    let data = work.join(if pace.is_some() { "flood" } else { "came" });
+fn messages(args: &DurabilityArgs, work: &Path, broker: &Broker, case: &Case) -> anyhow::Result<Seen> {
+    let data = work.join(case.name);
     let url = format!("sources.plc.url={}", broker.url());
-    let id = format!("sources.plc.client_id=bench-{}", pace.is_some());
-    let settings = options(args.workers, &["--set", &url, "--set", &id]);
+    let id = format!("sources.plc.client_id=bench-{}", case.name);
+    let settings = case.options(args.workers, &[url, id]);
     let pipeline = "bench/pipelines/overload-mqtt.yaml";
     let (mut run, out) = Running::start_piped(&args.taktline, pipeline, &data, &settings)?;
-    let reader = Reader::start(out, pace);
+    let reader = Reader::start(out, case.pace);
     run.until(LIMIT, |metrics| metrics.of("taktline_checkpoints_total", "") > 0.0)?;
     let begun = Instant::now();
     Publisher::connect(broker).send((0..args.messages).map(message))?;
@@ -133,10 +196,9 @@ fn messages(args: &DurabilityArgs, work: &Path, broker: &Broker, pace: Option<f6
         said(&data.with_extension("log"))
     );
     Ok(Seen {
-        rate,
-        peak_mib: memory(run.pid(), "VmHWM")? / f64::from(1 << 20),
         dropped: Some((dropped(&metrics), all)),
         journal_mib: Some(journal_mib),
+        ..case.seen(rate, run.pid())?
     })
 }
 

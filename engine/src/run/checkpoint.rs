@@ -1,6 +1,7 @@
-//! The part of a checkpoint that travels by the dataflow: each worker hands in its state, the leader gathers the reports.
+//! The part of a checkpoint that travels by the dataflow: each worker hands in its state, the leader gathers the reports, and what the
+//! processes say of their memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
@@ -15,6 +16,7 @@ use super::clerk::{Clerk, Job};
 use super::exchange::InTurn;
 use super::graph::{Frames, Place};
 use super::ledger::Shared;
+use super::memory::{Memory, MemoryExceeded};
 use crate::frame::{Barrier, BarrierKind, Frame, Report, Word};
 
 /// Waits until everything of a checkpoint's epoch has passed `ends` on all workers, then hands in this worker's state. The first
@@ -46,7 +48,8 @@ pub(crate) fn hand_in<'scope>(
     let mut due: BTreeMap<u64, Barrier> = BTreeMap::new();
     let mut open: BTreeMap<u64, (Capability<u64>, usize)> = BTreeMap::new();
     builder.build(move |capabilities| {
-        drop(capabilities);
+        // Held at where the control stream stands, so that a word can be given at any time.
+        let mut open_end = carries.then(|| capabilities.into_iter().next()).flatten();
         move |frontiers| {
             control.for_each(|time, frame| match std::mem::take(frame) {
                 Frame::Control {
@@ -77,6 +80,10 @@ pub(crate) fn hand_in<'scope>(
                         ledger.borrow_mut().released = checkpoint;
                     }
                 }
+                Frame::Control {
+                    word: Word::Narrow(narrow),
+                    ..
+                } => run.set_narrow(narrow),
                 _ => {}
             });
             ends.for_each(|_, _| {});
@@ -108,19 +115,31 @@ pub(crate) fn hand_in<'scope>(
                 return;
             }
             let mut output = output.activate();
-            for report in clerk.take_reports() {
-                let checkpoint = report.checkpoint();
-                let Some((capability, left)) = open.get_mut(&checkpoint) else {
-                    continue;
+            for word in clerk.take_words() {
+                let checkpoint = match &word {
+                    Word::Report(report) => Some(report.checkpoint()),
+                    _ => None,
                 };
-                let word = Word::Report(Box::new(report));
-                output
-                    .session(capability)
-                    .give_container(&mut Frame::Control { worker: 0, word });
-                *left -= 1;
-                if *left == 0 {
-                    open.remove(&checkpoint);
+                let mut frame = Frame::Control { worker: 0, word };
+                match checkpoint.map(|checkpoint| (checkpoint, open.get_mut(&checkpoint))) {
+                    Some((checkpoint, Some((capability, left)))) => {
+                        output.session(capability).give_container(&mut frame);
+                        *left -= 1;
+                        if *left == 0 {
+                            open.remove(&checkpoint);
+                        }
+                    }
+                    Some((_, None)) => {}
+                    None => {
+                        if let Some(capability) = &open_end {
+                            output.session(capability).give_container(&mut frame);
+                        }
+                    }
                 }
+            }
+            match (frontiers[0].frontier().first(), &mut open_end) {
+                (Some(stands), Some(capability)) => capability.downgrade(stands),
+                _ => open_end = None,
             }
         }
     });
@@ -146,7 +165,8 @@ pub(crate) fn gather<'scope>(
     let mut builder = OperatorBuilder::new("gather".to_owned(), reports.scope());
     let mut reports = builder.new_input(reports, DistributorPact(|_| InTurn));
     let mut control = builder.new_input(control, Pipeline);
-    let clerk = Arc::clone(clerk);
+    let (run, clerk) = (Arc::clone(run), Arc::clone(clerk));
+    let mut near = BTreeSet::new();
     let expected = place.peers + place.peers / place.threads * run.plan().sinks.len();
     let mut barriers: BTreeMap<u64, Barrier> = BTreeMap::new();
     let mut parts: BTreeMap<u64, Vec<Report>> = BTreeMap::new();
@@ -163,12 +183,13 @@ pub(crate) fn gather<'scope>(
                 }
             });
             reports.for_each(|_, frame| {
-                if let Frame::Control {
-                    word: Word::Report(report),
-                    ..
-                } = std::mem::take(frame)
-                {
-                    parts.entry(report.checkpoint()).or_default().push(*report);
+                let Frame::Control { word, .. } = std::mem::take(frame) else {
+                    return;
+                };
+                match word {
+                    Word::Report(report) => parts.entry(report.checkpoint()).or_default().push(*report),
+                    Word::Memory { process, memory } => weigh(&run, &mut near, process, memory),
+                    _ => {}
                 }
             });
             if place.index != 0 {
@@ -187,4 +208,26 @@ pub(crate) fn gather<'scope>(
             }
         }
     });
+}
+
+/// What the leader makes of a process's memory.
+fn weigh(run: &Run, near: &mut BTreeSet<usize>, process: usize, memory: Memory) {
+    if memory == Memory::Enough {
+        near.remove(&process);
+    } else {
+        near.insert(process);
+    }
+    run.set_pressed(!near.is_empty());
+    if let Memory::Exceeded {
+        resident_bytes,
+        limit_bytes,
+    } = memory
+    {
+        let exceeded = MemoryExceeded {
+            process,
+            resident_bytes,
+            limit_bytes,
+        };
+        run.end_with(exceeded.into());
+    }
 }

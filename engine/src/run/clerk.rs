@@ -15,7 +15,7 @@ use super::Run;
 use super::clock::now_us;
 use super::outlet::{Door, Errand, RETRY};
 use super::resume::Leader;
-use crate::frame::{Barrier, BarrierKind, Report};
+use crate::frame::{Barrier, BarrierKind, Report, Word};
 use crate::state::{FileWriter, Manifest, Offset, Staged, StateFile};
 
 /// What the clerk is asked to do.
@@ -34,7 +34,8 @@ pub(crate) enum Job {
 /// The clerk as the dataflow sees it.
 pub(crate) struct Clerk {
     jobs: Mutex<Option<Sender<Job>>>,
-    reports: Mutex<Vec<Report>>,
+    /// For the leader.
+    words: Mutex<Vec<Word>>,
     wake: Mutex<Option<SyncActivator>>,
     /// The last checkpoint that is real, and the oldest that is needed. Only in the leading process.
     committed: AtomicU64,
@@ -46,7 +47,7 @@ impl Clerk {
         let (jobs, queue) = channel(); // at most one checkpoint is on its way, so it stays short
         let clerk = Clerk {
             jobs: Mutex::new(Some(jobs)),
-            reports: Mutex::default(),
+            words: Mutex::default(),
             wake: Mutex::default(),
             committed: AtomicU64::new(0),
             released: AtomicU64::new(0),
@@ -67,14 +68,19 @@ impl Clerk {
 
     /// Gives a durable part to the dataflow, which carries it to the leader.
     pub fn report(&self, report: Report) {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        self.say(Word::Report(Box::new(report)));
+    }
+
+    /// Gives a word to the dataflow, which carries it to the leader.
+    pub fn say(&self, word: Word) {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).push(word);
         if let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = wake.activate(); // a worker that has ended needs no report
         }
     }
 
-    pub fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take_words(&self) -> Vec<Word> {
+        std::mem::take(&mut *self.words.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn wake_by(&self, wake: SyncActivator) {

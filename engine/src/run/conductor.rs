@@ -14,8 +14,9 @@ use crate::frame::{Barrier, BarrierKind, Frame, Word};
 /// How often passing time is stamped for machines that are silent.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Checkpoints come so often when memory is near its limit: they let sinks go of what they gather.
-const PRESSED_EVERY: Duration = Duration::from_millis(500);
+/// When memory is near its limit the next checkpoint comes so soon: it lets sinks go of what they gather. As long as that doesn't help,
+/// the one after waits twice as long.
+const SOON: Duration = Duration::from_millis(500);
 
 /// The stamping side of the control stream. It holds back the epochs of all workers, so it never stays behind the sources.
 pub(crate) struct Conductor {
@@ -33,6 +34,8 @@ pub(crate) struct Conductor {
     last_checkpoint: Instant,
     released: u64,
     committed: u64,
+    narrow: bool,
+    soon: Duration,
 }
 
 impl Conductor {
@@ -59,6 +62,8 @@ impl Conductor {
             last_checkpoint: now,
             released: 0,
             committed: 0,
+            narrow: false,
+            soon: SOON,
         }
     }
 
@@ -121,16 +126,25 @@ impl Conductor {
         if committed > std::mem::replace(&mut self.committed, committed) {
             self.send(&Word::Committed { checkpoint: committed });
         }
-        if self.in_flight.is_none() && self.checkpoint_is_due() {
+        let narrow = self.run.pressed();
+        if narrow != std::mem::replace(&mut self.narrow, narrow) {
+            self.soon = SOON;
+            self.send(&Word::Narrow(narrow));
+        }
+        if self.in_flight.is_some() {
+            return;
+        }
+        if self.checkpoint_is_due() {
+            self.barrier(BarrierKind::Passing);
+        } else if self.narrow && self.last_checkpoint.elapsed() >= self.soon {
+            self.soon *= 2;
             self.barrier(BarrierKind::Passing);
         }
     }
 
     fn checkpoint_is_due(&self) -> bool {
         let passed = self.last_checkpoint.elapsed();
-        passed >= self.run.options.checkpoint_every
-            || self.run.wants_checkpoint()
-            || passed >= PRESSED_EVERY && self.run.take_pressure()
+        passed >= self.run.options.checkpoint_every || self.run.wants_checkpoint()
     }
 
     fn barrier(&mut self, kind: BarrierKind) {

@@ -10,7 +10,6 @@ use timely::dataflow::operators::core::input::Handle;
 use super::Run;
 use super::graph::Place;
 use super::ledger::Shared;
-use super::memory::MemoryGate;
 use super::resume::Resume;
 use crate::frame::{Frame, Origin};
 use crate::journal::JournalPartition;
@@ -43,7 +42,6 @@ pub(crate) struct Feed {
     run: Arc<Run>,
     inputs: Vec<Input>,
     ledger: Option<Shared>,
-    memory: MemoryGate,
     partitions: Vec<Fed>,
     /// Offsets of partitions that have ended.
     ended: Vec<(u32, u32, Offset)>,
@@ -152,7 +150,6 @@ impl Feed {
             run: Arc::clone(run),
             inputs,
             ledger,
-            memory: MemoryGate::new(run.plan().memory_limit_bytes),
             partitions: fed,
             ended: Vec::new(),
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
@@ -201,7 +198,7 @@ impl Feed {
             }
             return Ok(Next::Ended);
         }
-        if !self.has_room(taken)? {
+        if !self.has_room(taken) {
             return Ok(Next::After(Duration::from_millis(1)));
         }
         let mut waits = false;
@@ -238,18 +235,9 @@ impl Feed {
     }
 
     /// Whether the open epoch may be filled.
-    fn has_room(&mut self, taken: impl Fn(u64) -> bool) -> anyhow::Result<bool> {
-        let alone = self.epoch == 0 || taken(self.epoch - 1);
-        let narrow = match self.memory.narrow(alone) {
-            // The epochs up to the last checkpoint are still opened, one at a time.
-            Err(_) if self.stop_at().is_some() || self.run.stopping() => true,
-            narrow => narrow?,
-        };
-        if narrow {
-            self.run.note_pressure();
-            return Ok(alone);
-        }
-        Ok(self.epoch < EPOCHS_IN_FLIGHT || taken(self.epoch - EPOCHS_IN_FLIGHT))
+    fn has_room(&self, taken: impl Fn(u64) -> bool) -> bool {
+        let on_their_way = if self.run.narrow() { 1 } else { EPOCHS_IN_FLIGHT };
+        self.epoch < on_their_way || taken(self.epoch - on_their_way)
     }
 
     /// The epoch of the checkpoint that ends a run with state, once it is known.

@@ -21,9 +21,10 @@ use super::exchange::{ByMachine, InTurn};
 use super::feed::{Feed, Input, Next};
 use super::keyed::keyed;
 use super::ledger::Shared;
+use super::memory::MemoryWatch;
 use super::outlet::{Door, outlet};
 use super::resume::Resume;
-use crate::frame::Frame;
+use crate::frame::{Frame, Word};
 use crate::plan::Edge;
 
 /// A stream of frames in epochs.
@@ -78,7 +79,20 @@ fn turn(worker: &mut Worker, common: &Common, place: Place) -> anyhow::Result<()
     let first = resume.as_ref().map_or(1, Resume::first_checkpoint);
     let mut conductor =
         (place.index == 0).then(|| Conductor::new(run, clerk, built.control, place.peers, first, resume.is_some()));
+    let mut memory = run
+        .plan()
+        .memory_limit_bytes
+        .filter(|_| place.local == 0)
+        .map(MemoryWatch::new);
     while worker.has_dataflows() && !run.failed() {
+        // Nothing is on its way when what the sinks have taken is all that the sources have given.
+        let alone = || raw.with_frontier(|given| given.iter().all(|epoch| !taken.less_than(epoch)));
+        if let Some(memory) = memory.as_mut().and_then(|memory| memory.turn(alone())) {
+            clerk.say(Word::Memory {
+                process: place.index / place.threads,
+                memory,
+            });
+        }
         let next = feed.turn(|epoch| !taken.less_equal(&epoch)).unwrap_or_else(|error| {
             run.end_with(error);
             Next::Now

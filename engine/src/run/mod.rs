@@ -10,7 +10,7 @@
 //! - `exchange`: rows go to the worker that owns their machine; there they stay.
 //! - `keyed`: the one driver of all steps. It stashes an epoch, brings each key's rows together
 //!   (`in_time`, `in_arrival`), lets the operators apply them, flushes what they emit.
-//! - `memory`: lets epochs go one at a time when the process comes near its limit.
+//! - `memory`: lets epochs go one at a time when a process comes near its limit.
 //! - `outlet`: hands rows to the sinks' threads, epoch by epoch, and holds the epoch until they took them.
 //! - `conductor`: worker 0 stamps time, checkpoints and the end into a control stream that all of the above see.
 //! - `checkpoint`, `clerk`: each worker hands in its state, the sinks stage, the leader makes the checkpoint real.
@@ -51,6 +51,8 @@ use crate::plan::Plan;
 use crate::source::Position;
 use crate::taps::Taps;
 
+pub(crate) use memory::Memory;
+pub use memory::MemoryExceeded;
 pub use resume::{Resume, StateOptions};
 
 /// How a plan is run.
@@ -114,8 +116,10 @@ pub struct Run {
     follows: AtomicBool,
     /// Workers with a journal that is not read to its end.
     behind: AtomicUsize,
-    /// Memory is near its limit.
+    /// In the leading process: a process is near its limit of memory.
     pressed: AtomicBool,
+    /// What the leader made of that: epochs go one at a time.
+    narrow: AtomicBool,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
@@ -164,6 +168,7 @@ impl Run {
             follows: AtomicBool::new(false),
             behind: AtomicUsize::new(0),
             pressed: AtomicBool::new(false),
+            narrow: AtomicBool::new(false),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
@@ -235,14 +240,21 @@ impl Run {
         self.behind.load(Ordering::Acquire) == 0
     }
 
-    /// Memory is near its limit: the next checkpoint should not wait its whole time.
-    pub(crate) fn note_pressure(&self) {
-        self.pressed.store(true, Ordering::Release);
+    pub(crate) fn set_pressed(&self, pressed: bool) {
+        self.pressed.store(pressed, Ordering::Release);
     }
 
-    /// Whether memory was near its limit since the last call.
-    pub(crate) fn take_pressure(&self) -> bool {
-        self.pressed.swap(false, Ordering::AcqRel)
+    pub(crate) fn pressed(&self) -> bool {
+        self.pressed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_narrow(&self, narrow: bool) {
+        self.narrow.store(narrow, Ordering::Release);
+    }
+
+    /// True when an epoch may be opened only once those before it are done: memory is near its limit.
+    pub(crate) fn narrow(&self) -> bool {
+        self.narrow.load(Ordering::Acquire)
     }
 
     pub(crate) fn say_what_journals_say(&self) {
