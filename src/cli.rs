@@ -177,8 +177,8 @@ fn default_workers() -> u16 {
 }
 
 /// Exit codes: 0, 1 (failed), 2 (usage; clap's), 78 (bad configuration).
-const FAILED: u8 = 1;
-const BAD_CONFIGURATION: u8 = 78;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const BAD_CONFIGURATION: u8 = 78;
 
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {

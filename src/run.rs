@@ -10,7 +10,7 @@ use anyhow::Context;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use taktline_engine::plan::Plan;
-use taktline_engine::{Options, Remark, Resume, Run};
+use taktline_engine::{MemoryExceeded, Options, Remark, Resume, Run};
 
 use crate::api::Api;
 use crate::state::StateArgs;
@@ -60,13 +60,14 @@ pub fn run(plan: Plan, settings: &Settings) -> anyhow::Result<Value> {
     };
     let bar = progress(&run)?;
     let outcome = run.execute_from(started.resume, started.fabric);
+    let exceeded = outcome.as_ref().is_err_and(|error| error.is::<MemoryExceeded>());
     if let Some((bar, thread)) = bar {
         bar.finish_and_clear();
         let _ = thread.join(); // a bar that panicked has shown so
     }
-    // Also after an error that ended the run in good order: without it the other processes would take this one for dead.
+    // After a source's error the others are to take this one for dead, so that all are started again.
     let closed = match started.mesh {
-        Some(mesh) if outcome.is_ok() || run.stopping() && !run.failed() => mesh.close(),
+        Some(mesh) if outcome.is_ok() || exceeded && !run.failed() => mesh.close(),
         _ => Ok(()),
     };
     let remarks = outcome?;

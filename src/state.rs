@@ -9,6 +9,7 @@ use anyhow::Context;
 use taktline_engine::state::StateDir;
 use taktline_engine::{Fabric, Resume, Run, StateOptions};
 
+use crate::cli::{BAD_CONFIGURATION, FAILED};
 use crate::cluster::certificates::Certificates;
 use crate::cluster::mesh::{self, Mesh, MeshSettings, Patience};
 use crate::cluster::{alive, certificates_folder, folder};
@@ -132,7 +133,13 @@ fn end_when_failed(run: &Arc<Run>) -> anyhow::Result<()> {
     std::thread::Builder::new().name("failure".into()).spawn(move || {
         while let Some(run) = run.upgrade() {
             if run.failed() {
-                alive::end(&run.failure().unwrap_or_else(|| "the run failed".into()));
+                let said = run.failure().unwrap_or_else(|| "the run failed".into());
+                let code = if run.exceeded().is_some() {
+                    BAD_CONFIGURATION
+                } else {
+                    FAILED
+                };
+                alive::end(&said, code);
             }
             drop(run);
             std::thread::park_timeout(LOOK_EVERY);

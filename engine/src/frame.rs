@@ -11,7 +11,7 @@ use timely::bytes::arc::Bytes;
 use timely::container::Accountable;
 use timely::dataflow::channels::ContainerBytes;
 
-use crate::run::Memory;
+use crate::run::{Memory, MemoryExceeded, Pace};
 use crate::state::{Offset, Staged, StateFile};
 
 /// Where a batch stands in the order of the input: by partition, then by sequence.
@@ -47,8 +47,10 @@ pub(crate) enum Word {
     Report(Box<Report>),
     /// To the leader: how a process stands to its limit of memory.
     Memory { process: usize, memory: Memory },
-    /// Whether any process is near its limit: epochs go one at a time then.
-    Narrow(bool),
+    /// How fast epochs follow each other: what the leader makes of that.
+    Pace(Pace),
+    /// The run ends because of this.
+    Exceeded(MemoryExceeded),
 }
 
 /// A checkpoint that is being taken.

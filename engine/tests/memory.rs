@@ -12,10 +12,10 @@ use taktline_engine::plan::compile;
 use taktline_engine::state::StateDir;
 use taktline_engine::{Fabric, MemoryExceeded, Options, Resume, Run, StateOptions};
 
-/// 2,000 new keys an epoch that nobody forgets, some hundred bytes each.
+/// 10,000 new keys an epoch that nobody forgets, some hundred bytes each.
 fn run(limit: &str, workers: usize) -> Arc<Run> {
     let text = format!(
-        "version: 1\nname: keys\nmemory: {{limit: {limit}}}\nsources: {{plc: {{kind: fountain, keys: 2000}}}}\n\
+        "version: 1\nname: keys\nmemory: {{limit: {limit}}}\nsources: {{plc: {{kind: fountain, keys: 10000}}}}\n\
          steps: {{sums: {{kind: sum, from: plc}}}}\nsinks: {{out: {{kind: count, from: sums}}}}\n"
     );
     let plan = compile("toy.yaml", &text, &[], &toy::CATALOG, &|_| None).unwrap_or_else(|found| panic!("{found:?}"));
@@ -33,6 +33,12 @@ fn check(data: &Path, error: &anyhow::Error, process: usize) {
         .downcast_ref::<MemoryExceeded>()
         .unwrap_or_else(|| panic!("{error:?}"));
     assert_eq!((exceeded.process, exceeded.limit_bytes), (process, 96 << 20));
+    // Above the limit it hardly grows, though keys would come at hundreds of MiB a second.
+    assert!(
+        exceeded.resident_bytes < 256 << 20,
+        "{} MiB",
+        exceeded.resident_bytes >> 20
+    );
     let message = error.to_string();
     assert!(message.contains("memory.limit is 96 MiB"), "{message}");
     assert!(message.contains("keys.forget_after"), "{message}");
@@ -69,5 +75,5 @@ fn a_process_that_follows_has_the_leader_end_the_run() {
         .execute_from(Some(resume), fabric(0, vec![None, Some(one)]))
         .unwrap_err();
     check(data.path(), &error, 1);
-    assert!(follower.join().unwrap().is_ok(), "it ends in good order");
+    check(data.path(), &follower.join().unwrap().unwrap_err(), 1);
 }

@@ -215,6 +215,24 @@ fn a_savepoint_can_be_gone_back_to() {
 }
 
 #[test]
+fn a_source_that_can_not_be_read_on_ends_the_run_with_a_checkpoint() {
+    let data = tempfile::tempdir().unwrap();
+    let text = |broken: &str| {
+        format!(
+            "version: 1\nname: toy\n\
+             sources: {{one: {{kind: list, batch: 1, rows: [[a, 1, 1], [a, 2, 2], [a, 3, 3]]{broken}}}, two: {{kind: list, endless: true, rows: [[b, 1, 9]]}}}}\n\
+             steps:\n  sums: {{kind: sum, from: [one, two]}}\nsinks: {{out: {{kind: keep, to: broken, from: [one, two]}}}}\n"
+        )
+    };
+    for workers in [1, 2] {
+        let error = go(&start(&text(", broken: 2"), workers), &options(data.path())).unwrap_err();
+        assert_eq!(format!("{error:#}"), "source one: row 2 can't be read");
+        let rows = |machine: &str| toy::kept("broken").iter().filter(|row| row.contains(machine)).count();
+        assert_eq!((rows(" a "), rows(" b ")), (2, 1), "{:?}", toy::kept("broken"));
+    }
+}
+
+#[test]
 fn a_second_run_on_the_same_directory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let text = pipeline("second", ", endless: true", 10);

@@ -63,11 +63,11 @@ pub fn end_with_parent() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Ends this process with a message and exit code 1; what it has not published is in the checkpoint.
-pub fn end(message: &str) -> ! {
+/// Ends this process with a message; what it has not published is in the checkpoint.
+pub fn end(message: &str, code: u8) -> ! {
     // A closed stderr must not keep a process alive that has to end.
     let _ = writeln!(std::io::stderr(), "error: {message}");
-    std::process::exit(1)
+    std::process::exit(code.into())
 }
 
 #[cfg(test)]

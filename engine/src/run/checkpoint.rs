@@ -1,7 +1,7 @@
 //! The part of a checkpoint that travels by the dataflow: each worker hands in its state, the leader gathers the reports, and what the
 //! processes say of their memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
@@ -16,7 +16,7 @@ use super::clerk::{Clerk, Job};
 use super::exchange::InTurn;
 use super::graph::{Frames, Place};
 use super::ledger::Shared;
-use super::memory::{Memory, MemoryExceeded};
+use super::memory::Memory;
 use crate::frame::{Barrier, BarrierKind, Frame, Report, Word};
 
 /// Waits until everything of a checkpoint's epoch has passed `ends` on all workers, then hands in this worker's state. The first
@@ -81,9 +81,12 @@ pub(crate) fn hand_in<'scope>(
                     }
                 }
                 Frame::Control {
-                    word: Word::Narrow(narrow),
+                    word: Word::Pace(pace), ..
+                } => run.set_pace(pace),
+                Frame::Control {
+                    word: Word::Exceeded(exceeded),
                     ..
-                } => run.set_narrow(narrow),
+                } => run.note_reason(exceeded.into()),
                 _ => {}
             });
             ends.for_each(|_, _| {});
@@ -166,7 +169,7 @@ pub(crate) fn gather<'scope>(
     let mut reports = builder.new_input(reports, DistributorPact(|_| InTurn));
     let mut control = builder.new_input(control, Pipeline);
     let (run, clerk) = (Arc::clone(run), Arc::clone(clerk));
-    let mut near = BTreeSet::new();
+    let mut memories = BTreeMap::new();
     let expected = place.peers + place.peers / place.threads * run.plan().sinks.len();
     let mut barriers: BTreeMap<u64, Barrier> = BTreeMap::new();
     let mut parts: BTreeMap<u64, Vec<Report>> = BTreeMap::new();
@@ -188,7 +191,7 @@ pub(crate) fn gather<'scope>(
                 };
                 match word {
                     Word::Report(report) => parts.entry(report.checkpoint()).or_default().push(*report),
-                    Word::Memory { process, memory } => weigh(&run, &mut near, process, memory),
+                    Word::Memory { process, memory } => weigh(&run, &mut memories, process, memory),
                     _ => {}
                 }
             });
@@ -210,24 +213,11 @@ pub(crate) fn gather<'scope>(
     });
 }
 
-/// What the leader makes of a process's memory.
-fn weigh(run: &Run, near: &mut BTreeSet<usize>, process: usize, memory: Memory) {
-    if memory == Memory::Enough {
-        near.remove(&process);
-    } else {
-        near.insert(process);
-    }
-    run.set_pressed(!near.is_empty());
-    if let Memory::Exceeded {
-        resident_bytes,
-        limit_bytes,
-    } = memory
-    {
-        let exceeded = MemoryExceeded {
-            process,
-            resident_bytes,
-            limit_bytes,
-        };
+/// What the leader makes of the processes' memory.
+fn weigh(run: &Run, memories: &mut BTreeMap<usize, Memory>, process: usize, memory: Memory) {
+    memories.insert(process, memory);
+    run.want_pace(memories.values().map(|memory| memory.pace()).max().unwrap_or_default());
+    if let (Memory::Exceeded(exceeded), false) = (memory, run.stopping()) {
         run.end_with(exceeded.into());
     }
 }

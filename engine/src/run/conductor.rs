@@ -9,6 +9,7 @@ use super::Run;
 use super::clerk::Clerk;
 use super::clock::now_us;
 use super::feed::{EPOCHS_IN_FLIGHT, Input};
+use super::memory::Pace;
 use crate::frame::{Barrier, BarrierKind, Frame, Word};
 
 /// How often passing time is stamped for machines that are silent.
@@ -34,7 +35,7 @@ pub(crate) struct Conductor {
     last_checkpoint: Instant,
     released: u64,
     committed: u64,
-    narrow: bool,
+    pace: Pace,
     soon: Duration,
 }
 
@@ -62,7 +63,7 @@ impl Conductor {
             last_checkpoint: now,
             released: 0,
             committed: 0,
-            narrow: false,
+            pace: Pace::Full,
             soon: SOON,
         }
     }
@@ -91,9 +92,13 @@ impl Conductor {
         if stops || raw.done() {
             // One checkpoint at a time.
             if self.in_flight.is_none() {
+                if let Some(exceeded) = self.run.exceeded() {
+                    self.send(&Word::Exceeded(exceeded));
+                }
                 if stops {
                     // Ahead of all workers, so that each still fills its epochs up to there: a stop cuts no epoch short.
-                    self.advance_to(self.epoch + EPOCHS_IN_FLIGHT + 1);
+                    let on_their_way = if self.pace == Pace::Full { EPOCHS_IN_FLIGHT } else { 1 };
+                    self.advance_to(self.epoch + on_their_way + 1);
                 }
                 self.barrier(if stops { BarrierKind::Stop } else { BarrierKind::End });
                 self.control = None;
@@ -126,17 +131,20 @@ impl Conductor {
         if committed > std::mem::replace(&mut self.committed, committed) {
             self.send(&Word::Committed { checkpoint: committed });
         }
-        let narrow = self.run.pressed();
-        if narrow != std::mem::replace(&mut self.narrow, narrow) {
-            self.soon = SOON;
-            self.send(&Word::Narrow(narrow));
+        let pace = self.run.wanted_pace();
+        if pace != self.pace {
+            if pace.min(self.pace) == Pace::Full {
+                self.soon = SOON;
+            }
+            self.pace = pace;
+            self.send(&Word::Pace(pace));
         }
         if self.in_flight.is_some() {
             return;
         }
         if self.checkpoint_is_due() {
             self.barrier(BarrierKind::Passing);
-        } else if self.narrow && self.last_checkpoint.elapsed() >= self.soon {
+        } else if self.pace != Pace::Full && self.last_checkpoint.elapsed() >= self.soon {
             self.soon *= 2;
             self.barrier(BarrierKind::Passing);
         }

@@ -10,6 +10,7 @@ use timely::dataflow::operators::core::input::Handle;
 use super::Run;
 use super::graph::Place;
 use super::ledger::Shared;
+use super::memory::Pace;
 use super::resume::Resume;
 use crate::frame::{Frame, Origin};
 use crate::journal::JournalPartition;
@@ -23,6 +24,9 @@ pub(crate) const EPOCHS_IN_FLIGHT: u64 = 8;
 /// Raw batches of bounded partitions in one epoch, over all of them. A constant of the plan, not of the workers, so that
 /// rows fall into the same epochs with any number of workers.
 const BATCHES_PER_EPOCH: usize = 8;
+
+/// How long an epoch stays open when memory is above its limit.
+const SLOW_EPOCH: Duration = Duration::from_secs(1);
 
 /// How often the partitions' positions are noted for people.
 const NOTE_EVERY: Duration = Duration::from_millis(250);
@@ -203,10 +207,15 @@ impl Feed {
         }
         let mut waits = false;
         for fed in &mut self.partitions {
-            let filled = fed.fill(&mut self.inputs, self.per_epoch);
-            // What can't be read is not read again.
-            fed.ended |= filled.is_err();
-            waits |= filled.with_context(|| format!("source {}", self.run.plan().sources[fed.source].name))?;
+            match fed.fill(&mut self.inputs, self.per_epoch) {
+                Ok(must_wait) => waits |= must_wait,
+                Err(error) => {
+                    // It is not read again; the others fill their epochs up to the last checkpoint.
+                    fed.ended = true;
+                    let source = &self.run.plan().sources[fed.source].name;
+                    self.run.end_with(error.context(format!("source {source}")));
+                }
+            }
         }
         if self.partitions.iter().any(|fed| fed.ended) {
             self.part();
@@ -236,7 +245,11 @@ impl Feed {
 
     /// Whether the open epoch may be filled.
     fn has_room(&self, taken: impl Fn(u64) -> bool) -> bool {
-        let on_their_way = if self.run.narrow() { 1 } else { EPOCHS_IN_FLIGHT };
+        let on_their_way = match self.run.pace() {
+            Pace::Full => EPOCHS_IN_FLIGHT,
+            Pace::Slow if self.opened.elapsed() < SLOW_EPOCH && self.stop_at().is_none() => return false,
+            Pace::Single | Pace::Slow => 1,
+        };
         self.epoch < on_their_way || taken(self.epoch - on_their_way)
     }
 

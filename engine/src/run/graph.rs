@@ -79,19 +79,15 @@ fn turn(worker: &mut Worker, common: &Common, place: Place) -> anyhow::Result<()
     let first = resume.as_ref().map_or(1, Resume::first_checkpoint);
     let mut conductor =
         (place.index == 0).then(|| Conductor::new(run, clerk, built.control, place.peers, first, resume.is_some()));
-    let mut memory = run
-        .plan()
-        .memory_limit_bytes
-        .filter(|_| place.local == 0)
-        .map(MemoryWatch::new);
+    let process = place.index / place.threads;
+    let limit = run.plan().memory_limit_bytes.filter(|_| place.local == 0);
+    let mut memory = limit.map(|limit_bytes| MemoryWatch::new(process, limit_bytes));
     while worker.has_dataflows() && !run.failed() {
-        // Nothing is on its way when what the sinks have taken is all that the sources have given.
-        let alone = || raw.with_frontier(|given| given.iter().all(|epoch| !taken.less_than(epoch)));
-        if let Some(memory) = memory.as_mut().and_then(|memory| memory.turn(alone())) {
-            clerk.say(Word::Memory {
-                process: place.index / place.threads,
-                memory,
-            });
+        // Nothing is on its way when the sinks have done with all that the sources have given.
+        let all_taken = || raw.with_frontier(|given| given.iter().all(|epoch| !taken.less_than(epoch)));
+        let alone = || run.sinks_are_done() && !raw.done() && all_taken();
+        if let Some(memory) = memory.as_mut().and_then(|memory| memory.turn(alone)) {
+            clerk.say(Word::Memory { process, memory });
         }
         let next = feed.turn(|epoch| !taken.less_equal(&epoch)).unwrap_or_else(|error| {
             run.end_with(error);

@@ -51,8 +51,8 @@ use crate::plan::Plan;
 use crate::source::Position;
 use crate::taps::Taps;
 
-pub(crate) use memory::Memory;
 pub use memory::MemoryExceeded;
+pub(crate) use memory::{Memory, Pace};
 pub use resume::{Resume, StateOptions};
 
 /// How a plan is run.
@@ -116,10 +116,11 @@ pub struct Run {
     follows: AtomicBool,
     /// Workers with a journal that is not read to its end.
     behind: AtomicUsize,
-    /// In the leading process: a process is near its limit of memory.
-    pressed: AtomicBool,
-    /// What the leader made of that: epochs go one at a time.
-    narrow: AtomicBool,
+    /// How fast epochs are to follow each other: in the leading process as memory has it, and in each as the leader said.
+    wanted_pace: Mutex<Pace>,
+    pace: Mutex<Pace>,
+    /// Rows between the dataflow and the sinks of this process.
+    with_sinks: AtomicUsize,
     failure: Mutex<Option<anyhow::Error>>,
     remarks: Mutex<Vec<Remark>>,
     positions: Mutex<Vec<Position>>,
@@ -167,8 +168,9 @@ impl Run {
             failed: AtomicBool::new(false),
             follows: AtomicBool::new(false),
             behind: AtomicUsize::new(0),
-            pressed: AtomicBool::new(false),
-            narrow: AtomicBool::new(false),
+            wanted_pace: Mutex::default(),
+            pace: Mutex::default(),
+            with_sinks: AtomicUsize::new(0),
             failure: Mutex::default(),
             remarks: Mutex::default(),
             positions: Mutex::default(),
@@ -240,21 +242,33 @@ impl Run {
         self.behind.load(Ordering::Acquire) == 0
     }
 
-    pub(crate) fn set_pressed(&self, pressed: bool) {
-        self.pressed.store(pressed, Ordering::Release);
+    pub(crate) fn want_pace(&self, pace: Pace) {
+        *self.wanted_pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    pub(crate) fn pressed(&self) -> bool {
-        self.pressed.load(Ordering::Acquire)
+    pub(crate) fn wanted_pace(&self) -> Pace {
+        *self.wanted_pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_narrow(&self, narrow: bool) {
-        self.narrow.store(narrow, Ordering::Release);
+    pub(crate) fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// True when an epoch may be opened only once those before it are done: memory is near its limit.
-    pub(crate) fn narrow(&self) -> bool {
-        self.narrow.load(Ordering::Acquire)
+    pub(crate) fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rows_to_sink(&self, rows: usize) {
+        self.with_sinks.fetch_add(rows, Ordering::AcqRel);
+    }
+
+    pub(crate) fn rows_at_sink(&self, rows: usize) {
+        self.with_sinks.fetch_sub(rows, Ordering::AcqRel);
+    }
+
+    /// True when the sinks of this process have nothing left of what they were given.
+    pub(crate) fn sinks_are_done(&self) -> bool {
+        self.with_sinks.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn say_what_journals_say(&self) {
@@ -420,11 +434,20 @@ impl Run {
     }
 
     fn note_failure(&self, error: anyhow::Error) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.note_reason(error);
         self.stop();
+    }
+
+    /// Records the first error. That the run ends is the leader's doing.
+    pub(crate) fn note_reason(&self, error: anyhow::Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+    }
+
+    /// Whether memory is what ended the run.
+    pub fn exceeded(&self) -> Option<MemoryExceeded> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref()?.downcast_ref().copied()
     }
 
     /// Ends the run at once, because a sink keeps the last checkpoint waiting; which one is said when the sinks are closed.

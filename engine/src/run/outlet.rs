@@ -17,6 +17,7 @@ use timely::progress::frontier::MutableAntichain;
 use super::Run;
 use super::clerk::Clerk;
 use super::graph::{Frames, Place};
+use super::memory::Pace;
 use crate::frame::{Barrier, BarrierKind, Frame, Report, Word};
 use crate::metrics::NodeMetrics;
 use crate::sink::{Opening, Sink};
@@ -38,6 +39,15 @@ pub(crate) enum Errand {
     Mark { from: Outlet, checkpoint: u64 },
     /// A checkpoint has become real.
     Publish { checkpoint: u64, staged: Vec<Staged> },
+}
+
+impl Errand {
+    fn rows(&self) -> usize {
+        match self {
+            Errand::Rows { batch, .. } => batch.num_rows(),
+            Errand::Mark { .. } | Errand::Publish { .. } => 0,
+        }
+    }
 }
 
 /// Where rows come from: a worker's place in this process, and the sink's input.
@@ -103,6 +113,7 @@ pub(crate) fn start_all(run: &Arc<Run>, clerk: &Arc<Clerk>, opened: Vec<Opened>)
         let mut serving = Serving {
             sink,
             index,
+            run: Arc::clone(run),
             clerk: Arc::clone(clerk),
             outlets: planned.inputs.len() * run.options.workers,
             metrics: run.metrics.node(&name, planned.kind),
@@ -143,6 +154,7 @@ pub(crate) fn close_all(run: &Run, working: Vec<Working>) {
 struct Serving {
     sink: Box<dyn Sink>,
     index: usize,
+    run: Arc<Run>,
     clerk: Arc<Clerk>,
     outlets: usize,
     metrics: NodeMetrics,
@@ -169,6 +181,7 @@ impl Serving {
                 self.sink.write(from.input, &batch)?;
                 self.metrics.rows_in.inc_by(batch.num_rows() as u64);
                 self.metrics.queue_rows.sub(batch.num_rows() as i64);
+                self.run.rows_at_sink(batch.num_rows());
             }
             Errand::Mark { from, checkpoint } => {
                 self.marked.insert(from);
@@ -215,6 +228,7 @@ pub(crate) fn outlet<'scope>(
         input,
     };
     let mut queue = Queue {
+        run: Arc::clone(&run),
         from,
         door,
         metrics,
@@ -259,6 +273,7 @@ pub(crate) fn outlet<'scope>(
 
 /// Rows of open epochs, and errands that found the sink's queue full, each with the capability that keeps its epoch open.
 struct Queue {
+    run: Arc<Run>,
     from: Outlet,
     door: Door,
     metrics: NodeMetrics,
@@ -314,9 +329,17 @@ impl Queue {
     /// True when nothing waits any more.
     fn drain(&mut self) -> bool {
         while let Some((capability, errand)) = self.waiting.pop_front() {
+            let rows = errand.rows();
+            // Near the limit of memory the sink gets batch by batch.
+            if rows > 0 && self.run.pace() != Pace::Full && !self.run.sinks_are_done() {
+                self.waiting.push_front((capability, errand));
+                return false;
+            }
+            self.run.rows_to_sink(rows);
             match self.door.try_send(errand) {
                 Ok(()) => {}
                 Err(TrySendError::Full(errand)) => {
+                    self.run.rows_at_sink(rows);
                     self.waiting.push_front((capability, errand));
                     return false;
                 }

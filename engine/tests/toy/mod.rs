@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Float64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, TimestampMicrosecondType};
@@ -80,9 +81,9 @@ pub static CATALOG: Catalog = Catalog {
         SinkKind {
             name: "count",
             summary: "takes rows and keeps none",
-            schema: || schemars::schema_for!(PassConfig),
+            schema: || schemars::schema_for!(CountConfig),
             takes_refused: false,
-            build: |_, _| Ok(Box::new(Count)),
+            build: |section, _| Ok(Box::new(Count(section.parse()?))),
         },
     ],
 };
@@ -104,6 +105,8 @@ struct ListConfig {
     fleeting: bool,
     /// The row before which it stops and waits for [`LET`].
     hold: Option<usize>,
+    /// The row that can't be read.
+    broken: Option<usize>,
 }
 
 /// Lists that hold may go on.
@@ -191,16 +194,25 @@ impl Decoder for Fountain {
 }
 
 /// Takes rows and keeps none.
-struct Count;
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CountConfig {
+    /// How long it takes for each batch.
+    #[serde(default)]
+    slow_ms: u64,
+}
+
+struct Count(CountConfig);
 
 impl SinkPlan for Count {
     fn open(&self, _: &Opening) -> anyhow::Result<Box<dyn Sink>> {
-        Ok(Box::new(Count))
+        Ok(Box::new(Count(self.0)))
     }
 }
 
 impl Sink for Count {
     fn write(&mut self, _: usize, _: &RecordBatch) -> anyhow::Result<()> {
+        std::thread::sleep(Duration::from_millis(self.0.slow_ms));
         Ok(())
     }
 
@@ -268,6 +280,10 @@ impl Partition for ListPartition {
             if self.next == hold {
                 return Ok(Poll::Idle);
             }
+        }
+        if let Some(broken) = self.config.broken {
+            anyhow::ensure!(self.next < broken, "row {broken} can't be read");
+            end = end.min(broken);
         }
         if self.next == end {
             return Ok(if self.config.endless { Poll::Idle } else { Poll::End });

@@ -97,7 +97,7 @@ impl std::error::Error for Lost {}
 
 /// Says which peer is gone and ends this process with exit code 1: the supervisor starts all again from the checkpoint.
 pub fn end_process(lost: &Lost) {
-    super::alive::end(&lost.to_string());
+    super::alive::end(&lost.to_string(), crate::cli::FAILED);
 }
 
 /// All processes are there.
