@@ -69,7 +69,7 @@ pub fn measure(args: &ConnectionsArgs) -> anyhow::Result<Vec<Section>> {
             .create()?;
         Ok(Sender::Kafka(producer, topic.to_owned()))
     };
-    let highest = highest(args, super::kafka::PIPELINE, &settings("highest"), sender("highest")?)?;
+    let highest = highest_rate(args, super::kafka::PIPELINE, &settings("highest"), sender("highest")?)?;
     for share in SHARES {
         let topic = format!("live-{:.0}", 100.0 * share);
         let send = sender(&topic)?;
@@ -148,7 +148,12 @@ impl Sender {
 }
 
 /// Samples per second that come through when as much is sent as goes.
-fn highest(args: &ConnectionsArgs, pipeline: &str, settings: &[String], mut sender: Sender) -> anyhow::Result<f64> {
+fn highest_rate(
+    args: &ConnectionsArgs,
+    pipeline: &str,
+    settings: &[String],
+    mut sender: Sender,
+) -> anyhow::Result<f64> {
     let work = tempfile::tempdir_in(&args.work)?;
     let mut run = start(args, pipeline, settings, work.path())?;
     let taken = |run: &mut Running| -> anyhow::Result<f64> {
@@ -189,7 +194,7 @@ fn watch(
     mut sender: Sender,
 ) -> anyhow::Result<Vec<String>> {
     let work = tempfile::tempdir_in(&args.work)?;
-    let mut run = start(args, pipeline, settings, work.path())?;
+    let run = start(args, pipeline, settings, work.path())?;
     let taps = Taps::follow(&args.taktline, run.url(), "health")?;
     let machines = ((highest * share) as usize / (4 * 100)).max(1);
     let (begun, watched) = (Instant::now(), Duration::from_secs(args.latency_secs));
