@@ -34,7 +34,7 @@ pub fn measure(args: &ConnectionsArgs) -> anyhow::Result<Vec<Section>> {
     let highest = {
         let broker = Broker::start(work.path())?;
         let url = set("sources.plc.url", &broker.url());
-        highest(
+        highest_rate(
             args,
             super::mqtt::PIPELINE,
             &url,
