@@ -26,6 +26,9 @@ pub const PARTITIONS: i32 = 4;
 /// Messages that are parsed at once, as many as `taktline` takes.
 const BATCH: usize = 16_384;
 
+/// So many times more samples where a message has many, or it would be over too soon.
+const MORE: usize = 5;
+
 /// How a payload is read, as the pipeline file says it.
 const ONE: &str = "{format: json, time: /ts, unit: us, value: /value, machine: /machine, signal: /signal}";
 const MANY: &str =
@@ -37,15 +40,21 @@ pub fn measure(args: &ConnectionsArgs) -> anyhow::Result<page::Section> {
     let broker = start()?;
     let address = &broker.address();
     let mut lines = Vec::new();
-    for (topic, name, decode, per_message) in [
-        ("one", "one sample a message", ONE, 1),
-        ("many", "100 samples a message", MANY, payloads::MANY),
+    for (topic, name, decode, samples, per_message) in [
+        ("one", "one sample a message", ONE, args.samples, 1),
+        (
+            "many",
+            "100 samples a message",
+            MANY,
+            MORE * args.samples,
+            payloads::MANY,
+        ),
     ] {
-        let messages = args.samples / per_message;
+        let messages = samples / per_message;
         create(address, topic)?;
         match per_message {
-            1 => fill(address, topic, payloads::one(args.samples))?,
-            _ => fill(address, topic, payloads::many(args.samples))?,
+            1 => fill(address, topic, payloads::one(samples))?,
+            _ => fill(address, topic, payloads::many(samples))?,
         }
         let (mut bare, mut ours) = (Vec::new(), Vec::new());
         for run in 0..args.runs.max(1) {
@@ -81,7 +90,7 @@ pub fn measure(args: &ConnectionsArgs) -> anyhow::Result<page::Section> {
     Ok(page::Section {
         title: "Kafka to history",
         note: format!(
-            "{} samples as JSON on {PARTITIONS} partitions of one broker. Bare: an rdkafka consumer on one thread that parses the messages \
+            "{} samples as JSON, {MORE} times more where a message has 100, on {PARTITIONS} partitions of one broker. Bare: an rdkafka consumer on one thread that parses the messages \
              with the decoder of taktline and forgets them. Taktline: `{PIPELINE}`, cycle, compare (DTW), health and alert to Delta \
              tables, from the first sample at the first step until the last is published. The broker's JVM shares the machine with \
              either.",

@@ -51,6 +51,10 @@ pub(crate) struct Feed {
     ended: Vec<(u32, u32, Offset)>,
     per_epoch: usize,
     epoch: u64,
+    /// Epochs that may be on their way. Below a limit of memory it begins with one, and with each it is seen what they take.
+    width: u64,
+    /// The epoch from which it may be one more.
+    wider_from: u64,
     stopped: bool,
     behind: bool,
     released: u64,
@@ -158,6 +162,8 @@ impl Feed {
             ended: Vec::new(),
             per_epoch: (BATCHES_PER_EPOCH / bounded_partitions.max(1)).max(1),
             epoch: 0,
+            width: run.plan().memory_limit_bytes.map_or(EPOCHS_IN_FLIGHT, |_| 1),
+            wider_from: 2,
             stopped: false,
             behind: false,
             released: 0,
@@ -246,7 +252,7 @@ impl Feed {
     /// Whether the open epoch may be filled.
     fn has_room(&self, taken: impl Fn(u64) -> bool) -> bool {
         let on_their_way = match self.run.pace() {
-            Pace::Full => EPOCHS_IN_FLIGHT,
+            Pace::Full => self.width,
             Pace::Slow if self.opened.elapsed() < SLOW_EPOCH && self.stop_at().is_none() => return false,
             Pace::Single | Pace::Slow => 1,
         };
@@ -357,6 +363,13 @@ impl Feed {
 
     fn next_epoch(&mut self) {
         self.epoch += 1;
+        if self.run.pace() != Pace::Full {
+            (self.width, self.wider_from) = (1, self.epoch + 2);
+        } else if self.width < EPOCHS_IN_FLIGHT && self.epoch >= self.wider_from {
+            self.width += 1;
+            // By then as many epochs as are on their way have been taken.
+            self.wider_from = self.epoch + 2 * self.width;
+        }
         self.opened = Instant::now();
         for input in &mut self.inputs {
             input.advance_to(self.epoch);
