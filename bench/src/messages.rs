@@ -21,6 +21,8 @@ pub struct Message {
 
 /// Messages that may wait for the broker's acknowledgement.
 const IN_FLIGHT: u16 = 1024;
+/// Packets that the client reads, and sends, at once, as taktline has it.
+const BATCH: usize = 256;
 /// What `taktline` lets a broker send before the first acknowledgement.
 const RECEIVE_MAXIMUM: u16 = 16_384;
 /// The longest silence of a broker that has something to say.
@@ -40,6 +42,8 @@ impl Publisher {
         let mut options = MqttOptions::new("bench-publisher", ("127.0.0.1", broker.port()));
         options.set_keep_alive(60);
         options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+        options.set_max_request_batch(BATCH);
+        options.set_read_batch_size(BATCH);
         let (client, mut connection) = Client::builder(options).capacity(4096).build();
         let acknowledged = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&acknowledged);
@@ -187,6 +191,8 @@ fn subscriber(broker: &Broker, id: &str) -> (Client, Connection) {
     options.set_session_expiry_interval(Some(3600));
     options.set_keep_alive(600);
     options.set_receive_maximum(Some(RECEIVE_MAXIMUM));
+    options.set_max_request_batch(BATCH);
+    options.set_read_batch_size(BATCH);
     let mut network = options.network_options();
     network.set_tcp_nodelay(true);
     options.set_network_options(network);

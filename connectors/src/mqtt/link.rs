@@ -123,6 +123,10 @@ const SEND_QUEUE: usize = 256;
 /// Messages that the broker may have yet to acknowledge. The client looks through all of this window for each
 /// message: with 65,535 it manages some 900 messages a second, with 1,024 some 60,000.
 const IN_FLIGHT: u16 = 1024;
+
+/// Packets that the client reads, and sends, at once. By itself it writes each acknowledgement with a call of its own.
+const BATCH: usize = 256;
+
 /// Prepares a connection; the first [`Link::poll`] makes it.
 ///
 /// # Errors
@@ -149,6 +153,8 @@ pub(super) fn connect(
             options.set_clean_session(kept_secs.is_none() || endpoint.client_id.is_none());
             options.set_keep_alive(keep_alive);
             options.set_inflight(IN_FLIGHT);
+            options.set_max_request_batch(BATCH);
+            options.set_read_batch_size(BATCH);
             options.set_ack_mode(rumqttc_v4::AckMode::Manual);
             options.set_socket_connector(move |address, options| socket.clone().connect(address, options));
             match (&endpoint.user, &endpoint.password) {
@@ -169,6 +175,8 @@ pub(super) fn connect(
             options.set_session_expiry_interval(kept_secs);
             options.set_keep_alive(keep_alive);
             options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+            options.set_max_request_batch(BATCH);
+            options.set_read_batch_size(BATCH);
             options.set_ack_mode(rumqttc_v5::AckMode::Manual);
             options.set_receive_maximum(subscription.map(|subscription| subscription.receive_maximum));
             options.set_socket_connector(move |address, options| socket.clone().connect(address, options));
