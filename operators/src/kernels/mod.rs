@@ -8,6 +8,7 @@
 
 pub mod dtw;
 pub mod euclidean;
+mod lanes;
 pub mod resample;
 pub mod stats;
 pub mod trigger_search;
