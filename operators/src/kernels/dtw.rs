@@ -77,7 +77,7 @@ impl Scratch {
 }
 
 /// Looks at all values, which is quicker than stopping at the first that is not.
-fn finite(series: &[f64]) -> bool {
+pub(super) fn finite(series: &[f64]) -> bool {
     series.iter().fold(true, |all, value| all & value.is_finite())
 }
 
@@ -148,16 +148,17 @@ enum Move {
 
 /// The cells that paths may use: which columns each row.
 #[derive(Clone, Copy)]
-struct Band {
+pub(super) struct Band {
     rows: usize,
     columns: usize,
-    /// How far `column - row` may go below 0 and above.
-    before: usize,
-    after: usize,
+    /// How far `column - row` may go below 0.
+    pub before: usize,
+    /// And above.
+    pub after: usize,
 }
 
 impl Band {
-    fn new(rows: usize, columns: usize, window: usize) -> Self {
+    pub fn new(rows: usize, columns: usize, window: usize) -> Self {
         Band {
             rows,
             columns,
@@ -176,7 +177,7 @@ impl Band {
 }
 
 /// The most summed cost that can be within a bound; with room for rounding.
-fn limit(bound: f64) -> f64 {
+pub(super) fn limit(bound: f64) -> f64 {
     square(bound) * (1.0 + 1e-9)
 }
 

@@ -23,6 +23,13 @@ pub(crate) trait Lanes: Copy {
     fn upper(self, after: Self) -> Self;
     /// Whether a lane is at most `limit`.
     fn any_within(self, limit: f64) -> bool;
+    /// All lanes, added up from the lowest to the highest.
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        let mut block = [0.0; LANES];
+        self.store(&mut block);
+        block.iter().sum()
+    }
 }
 
 /// A loop over lanes; `run` must be `#[inline(always)]`, so that it is compiled with the features of its caller.

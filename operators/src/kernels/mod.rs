@@ -2,6 +2,8 @@
 //!
 //! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path.
 //! - [`euclidean`]: distance and norm of points in order.
+//! - [`lower_bounds`]: what an alignment costs at least, in linear time.
+//! - [`nearest`]: the nearest series of a library.
 //! - [`resample`]: a series onto evenly spaced points.
 //! - [`stats`]: median, quantiles, robust spread.
 //! - [`trigger_search`]: which signal says when cycles begin.
@@ -9,6 +11,8 @@
 pub mod dtw;
 pub mod euclidean;
 mod lanes;
+pub mod lower_bounds;
+pub mod nearest;
 pub mod resample;
 pub mod stats;
 pub mod trigger_search;
