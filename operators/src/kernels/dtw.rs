@@ -47,6 +47,14 @@ impl Scratch {
         self.dtw_dependent(&[a], &[b], window, bound)
     }
 
+    /// As [`dtw`], of finite series that are not empty. `rest` holds what the points of `a` from each on add to the cost at least,
+    /// so that more can be left out.
+    pub(super) fn dtw_knowing(&mut self, a: &[f64], b: &[f64], window: usize, bound: f64, rest: &[f64]) -> Option<f64> {
+        let band = Band::new(a.len(), b.len(), window);
+        let cost = self.diagonals.cost(&[a], &[b], band, limit(bound), rest)?;
+        within(cost, bound)
+    }
+
     /// Dependent DTW of series with several channels: one alignment for all channels, point cost summed over them
     /// (`DTW_D` of Shokoohi-Yekta et al. 2017). `a` and `b` have the same channels; a series is as long as its shortest
     /// channel.
@@ -59,7 +67,7 @@ impl Scratch {
         if n == 0 || m == 0 {
             return within(if n == m { 0.0 } else { f64::INFINITY }, bound);
         }
-        let cost = self.diagonals.cost(a, b, Band::new(n, m, window), limit(bound))?;
+        let cost = self.diagonals.cost(a, b, Band::new(n, m, window), limit(bound), &[])?;
         within(cost, bound)
     }
 

@@ -137,6 +137,23 @@ pub fn keogh(a: &[f64], b: &[f64], envelope: &Envelope, limit: f64) -> f64 {
     })
 }
 
+/// What the points of `a` from each on lie outside `b`'s envelope, in place of what `rest` held: LB_Keogh, summed from the end
+/// (the cumulative bound of Rakthanmanon et al. 2012).
+pub fn keogh_rest(a: &[f64], envelope: &Envelope, rest: &mut Vec<f64>) {
+    rest.clear();
+    let ends = envelope.lower.iter().zip(&envelope.upper);
+    rest.extend(
+        a.iter()
+            .zip(ends)
+            .map(|(value, (lower, upper))| square((value - upper).max(lower - value).max(0.0))),
+    );
+    let mut sum = 0.0;
+    for cost in rest.iter_mut().rev() {
+        sum += *cost;
+        *cost = sum;
+    }
+}
+
 struct Outside<'a> {
     values: &'a [f64],
     lower: &'a [f64],
@@ -282,7 +299,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::dtw::dtw;
+    use crate::kernels::dtw::{Scratch, dtw};
 
     fn naive_envelope(series: &[f64], rows: usize, window: usize) -> Envelope {
         let (n, m) = (rows as i64, series.len() as i64);
@@ -342,6 +359,19 @@ mod tests {
             );
         }
         assert!(webb >= keogh_ab);
+        let mut rest = vec![7.0];
+        keogh_rest(a, &of_b.own, &mut rest);
+        let mut scratch = Scratch::default();
+        let exact_distance = exact.sqrt();
+        assert_eq!(
+            scratch.dtw_knowing(a, b, window, exact_distance, &rest),
+            Some(exact_distance)
+        );
+        assert!(
+            scratch
+                .dtw_knowing(a, b, window, exact_distance * 0.99, &rest)
+                .is_none_or(|found| found == exact_distance && found == 0.0 || found == f64::INFINITY)
+        );
         assert!((keogh_ab - naive_keogh(a, b, &of_b.own)).abs() <= 1e-12 * keogh_ab || keogh_ab == f64::INFINITY);
     }
 

@@ -5,7 +5,7 @@
 //! while it can still be below the worst of the neighbours found so far. The answer is that of aligning all.
 
 use super::dtw::{Scratch, finite, limit, window};
-use super::lower_bounds::{Envelope, Envelopes, keogh, kim, webb};
+use super::lower_bounds::{Envelope, Envelopes, keogh, keogh_rest, kim, webb};
 
 /// A series of the library that is near.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +22,16 @@ pub struct Library {
     percent: f64,
     series: Vec<Known>,
     scratch: Scratch,
+    cascade: Cascade,
+}
+
+/// What the dearer bounds need, kept between calls.
+#[derive(Clone, Debug, Default)]
+struct Cascade {
+    /// Of a series of another length than the query's.
+    of_known: Envelopes,
+    query_seen: Envelope,
+    rest: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,10 +109,18 @@ impl Library {
             }
             let known = &self.series[place];
             let window = window(self.percent, query.len(), known.values.len());
-            if worst < f64::INFINITY && too_far(query, known, &query_seen, window, bound, limit(worst)) {
-                continue;
-            }
-            let Some(distance) = self.scratch.dtw(query, &known.values, window, worst) else {
+            let distance = if worst < f64::INFINITY {
+                let Some(rest) = self
+                    .cascade
+                    .rest(query, known, &query_seen, window, bound, limit(worst))
+                else {
+                    continue;
+                };
+                self.scratch.dtw_knowing(query, &known.values, window, worst, rest)
+            } else {
+                self.scratch.dtw(query, &known.values, window, worst)
+            };
+            let Some(distance) = distance else {
                 continue;
             };
             if distance < f64::INFINITY {
@@ -116,17 +134,34 @@ impl Library {
     }
 }
 
-/// Whether one of the dearer bounds says so.
-fn too_far(query: &[f64], known: &Known, query_seen: &Envelope, window: usize, bound: f64, limit: f64) -> bool {
-    let values = &known.values[..];
-    if values.len() == query.len() {
-        return keogh(values, query, query_seen, limit) > limit
-            || webb(bound, values, &known.envelopes, query_seen) > limit;
+impl Cascade {
+    /// What the points of the query from each on cost at least; `None` when a bound says that the series is too far away.
+    fn rest(
+        &mut self,
+        query: &[f64],
+        known: &Known,
+        query_seen: &Envelope,
+        window: usize,
+        bound: f64,
+        limit: f64,
+    ) -> Option<&[f64]> {
+        let values = &known.values[..];
+        let (bound, of_known, seen) = if values.len() == query.len() {
+            (bound, &known.envelopes, query_seen)
+        } else {
+            self.of_known = Envelopes::new(values, query.len(), window);
+            self.query_seen = Envelope::new(query, values.len(), window);
+            let bound = keogh(query, values, &self.of_known.own, f64::INFINITY);
+            (bound, &self.of_known, &self.query_seen)
+        };
+        let too_far =
+            bound > limit || keogh(values, query, seen, limit) > limit || webb(bound, values, of_known, seen) > limit;
+        if too_far {
+            return None;
+        }
+        keogh_rest(query, &of_known.own, &mut self.rest);
+        Some(&self.rest)
     }
-    let envelopes = Envelopes::new(values, query.len(), window);
-    let seen = Envelope::new(query, values.len(), window);
-    let bound = keogh(query, values, &envelopes.own, f64::INFINITY);
-    bound > limit || keogh(values, query, &seen, limit) > limit || webb(bound, values, &envelopes, &seen) > limit
 }
 
 #[cfg(test)]

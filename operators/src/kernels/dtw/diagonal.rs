@@ -36,16 +36,24 @@ pub(super) struct Diagonals {
 
 impl Diagonals {
     /// The least cost of aligning two series of the same channels, finite and not empty; `None` as soon as it is known to be
-    /// greater than `limit`. Channels may be longer than the band.
-    pub fn cost(&mut self, a: &[&[f64]], b: &[&[f64]], band: Band, limit: f64) -> Option<f64> {
+    /// greater than `limit`. Channels may be longer than the band. `rest` says what the points of `a` from each on cost at
+    /// least, if anything is known of that.
+    pub fn cost(&mut self, a: &[&[f64]], b: &[&[f64]], band: Band, limit: f64, rest: &[f64]) -> Option<f64> {
         if a.len() == 1 {
-            widest(self.sweep::<false>(a, b, band, limit))
+            widest(self.sweep::<false>(a, b, band, limit, rest))
         } else {
-            widest(self.sweep::<true>(a, b, band, limit))
+            widest(self.sweep::<true>(a, b, band, limit, rest))
         }
     }
 
-    fn sweep<const SEVERAL: bool>(&mut self, a: &[&[f64]], b: &[&[f64]], band: Band, limit: f64) -> Sweep<'_, SEVERAL> {
+    fn sweep<'a, const SEVERAL: bool>(
+        &'a mut self,
+        a: &[&[f64]],
+        b: &[&[f64]],
+        band: Band,
+        limit: f64,
+        rest: &'a [f64],
+    ) -> Sweep<'a, SEVERAL> {
         let (rows, columns) = (band.rows, band.columns);
         let before = band.before.min(rows - 1);
         let width = before + band.after.min(columns - 1) + 1;
@@ -69,6 +77,7 @@ impl Diagonals {
             before,
             width,
             limit,
+            rest,
             even: &mut self.even,
             odd: &mut self.odd,
         }
@@ -154,6 +163,8 @@ struct Sweep<'a, const SEVERAL: bool> {
     /// How many values `column - row` takes in the band.
     width: usize,
     limit: f64,
+    /// What the rows from each on cost at least; 0 after its end.
+    rest: &'a [f64],
     even: &'a mut [Cells],
     odd: &'a mut [Cells],
 }
@@ -221,20 +232,35 @@ impl<const SEVERAL: bool> Sweep<'_, SEVERAL> {
     fn few<L: Lanes, const N: usize>(&mut self) -> bool {
         let (beyond_even, beyond_odd) = self.beyond::<L>();
         let far = L::all(f64::INFINITY);
-        let mut even: [L; N] = std::array::from_fn(|at| L::load(&self.even[at].0));
-        let mut odd: [L; N] = std::array::from_fn(|at| L::load(&self.odd[at].0));
+        // Plain loops: a closure that isn't inlined would be compiled without the wide instructions.
+        let (mut even, mut odd) = ([far; N], [far; N]);
+        for at in 0..N {
+            even[at] = L::load(&self.even[at].0);
+            odd[at] = L::load(&self.odd[at].0);
+        }
         for (turn, diagonal) in self.diagonals().enumerate() {
             let stretch = self.points.stretch(self.place(diagonal, 0), N);
-            let mut costs: [(L, L); N] = std::array::from_fn(|at| stretch.costs::<L, SEVERAL>(at));
-            let last = &mut costs[N - 1];
-            *last = (last.0.plus(beyond_even), last.1.plus(beyond_odd));
-            let left: [L; N] = std::array::from_fn(|at| odd[at].lower(if at == 0 { far } else { odd[at - 1] }));
-            even = std::array::from_fn(|at| even[at].least(odd[at]).least(left[at]).plus(costs[at].0));
-            let up: [L; N] = std::array::from_fn(|at| even[at].upper(if at + 1 == N { far } else { even[at + 1] }));
-            odd = std::array::from_fn(|at| odd[at].least(even[at]).least(up[at]).plus(costs[at].1));
+            let mut costs = [(far, far); N];
+            for (at, costs) in costs.iter_mut().enumerate() {
+                *costs = stretch.costs::<L, SEVERAL>(at);
+            }
+            costs[N - 1] = (costs[N - 1].0.plus(beyond_even), costs[N - 1].1.plus(beyond_odd));
+            let mut left = far;
+            for at in 0..N {
+                let best = even[at].least(odd[at]).least(odd[at].lower(left));
+                left = odd[at];
+                even[at] = best.plus(costs[at].0);
+            }
+            for at in 0..N {
+                let above = if at + 1 == N { far } else { even[at + 1] };
+                odd[at] = odd[at].least(even[at]).least(even[at].upper(above)).plus(costs[at].1);
+            }
             if turn % LOOK_EVERY == 0 && self.limit < f64::INFINITY {
-                let least = (1..N).fold(even[0].least(odd[0]), |least, at| least.least(even[at]).least(odd[at]));
-                if !least.any_within(self.limit) {
+                let mut alive = false;
+                for at in 0..N {
+                    alive |= even[at].least(odd[at]).any_within(self.limit_of(diagonal, at));
+                }
+                if !alive {
                     return false;
                 }
             }
@@ -248,8 +274,7 @@ impl<const SEVERAL: bool> Sweep<'_, SEVERAL> {
 
     /// The cells of a wide band from which the limit can still be kept. False when there is none.
     ///
-    /// Blocks whose cells are all beyond the limit are left out at both ends (as columns are in "EAPruned", Herrmann & Webb
-    /// 2021): what is left in them is beyond the limit too, so a cell that reads it comes out beyond it, as it should.
+    /// Blocks whose cells are all beyond the limit are left out at both ends, as columns are in "EAPruned" (Herrmann & Webb 2021).
     #[inline(always)]
     fn many<L: Lanes>(&mut self) -> bool {
         let (rows, columns, before) = (self.points.rows, self.points.columns, self.before);
@@ -277,24 +302,34 @@ impl<const SEVERAL: bool> Sweep<'_, SEVERAL> {
             }
             self.pair::<L>(diagonal, range.clone());
             if pruned && turn % LOOK_EVERY == LOOK_EVERY - 1 {
-                let Some((first, last)) = self.within::<L>(range) else {
+                let Some((first, last)) = self.within::<L>(diagonal, range.clone()) else {
                     return false;
                 };
                 alive = first.saturating_sub(1)..(last + 2).min(blocks);
+                for cells in [&mut *self.even, &mut *self.odd] {
+                    cells[range.start..alive.start.max(range.start)].fill(Cells(FAR));
+                    cells[alive.end.min(range.end)..range.end].fill(Cells(FAR));
+                }
             }
         }
         true
     }
 
+    /// What the cells of a block of these two diagonals may cost at most: the limit, less what the rows after them cost at least.
+    #[inline(always)]
+    fn limit_of(&self, diagonal: usize, block: usize) -> f64 {
+        let next_row = (diagonal + self.before) / 2 + 1;
+        let rest = self.rest.get(next_row.saturating_sub(block * LANES));
+        self.limit - rest.copied().unwrap_or(0.0)
+    }
+
     /// The first and the last of these blocks with a cell within the limit.
     #[inline(always)]
-    fn within<L: Lanes>(&self, range: Range<usize>) -> Option<(usize, usize)> {
+    fn within<L: Lanes>(&self, diagonal: usize, range: Range<usize>) -> Option<(usize, usize)> {
         let mut found = None;
         for at in range {
-            if L::load(&self.even[at].0)
-                .least(L::load(&self.odd[at].0))
-                .any_within(self.limit)
-            {
+            let cells = L::load(&self.even[at].0).least(L::load(&self.odd[at].0));
+            if cells.any_within(self.limit_of(diagonal, at)) {
                 found = Some((found.map_or(at, |(first, _)| first), at));
             }
         }
@@ -381,10 +416,10 @@ mod tests {
         let mut diagonals = Diagonals::default();
         // What is left over from another call doesn't matter.
         for (limit, found) in [(f64::INFINITY, Some(expect)), (expect, Some(expect))] {
-            let forms = each_form(|run| run.run(diagonals.sweep::<SEVERAL>(a, b, band, limit)));
+            let forms = each_form(|run| run.run(diagonals.sweep::<SEVERAL>(a, b, band, limit, &[])));
             assert!(forms.iter().all(|form| *form == found), "{forms:?}, not {expect}");
         }
-        let forms = each_form(|run| run.run(diagonals.sweep::<SEVERAL>(a, b, band, expect * 0.5)));
+        let forms = each_form(|run| run.run(diagonals.sweep::<SEVERAL>(a, b, band, expect * 0.5, &[])));
         assert!(
             forms.iter().all(|form| form.is_none_or(|cost| cost > expect * 0.5)),
             "{forms:?} of {expect}"
