@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use taktline_operators::kernels::dtw::{Scratch, window};
 use taktline_operators::kernels::nearest::Library;
+use taktline_operators::kernels::search::Search;
 
 mod data;
 mod peer;
+mod ucr_suite;
 
 use peer::Peer;
 
@@ -49,6 +51,15 @@ fn main() {
     ] {
         rows.extend(nearest(&mut peer, name, &series));
     }
+    let mut random = data::Random::new(5);
+    let walk = data::walk(&mut random, 1_000_000);
+    rows.push(subsequence("a random walk", &walk, &data::walk(&mut random, 256)));
+    let cycles = data::cycles(6, 2500, 400).concat();
+    rows.push(subsequence(
+        "cycles of one machine",
+        &cycles,
+        &data::cycles(7, 1, 256)[0],
+    ));
     let table = table(&rows);
     print!("{table}");
     let path = root.join("bench/results/kernels.md");
@@ -96,8 +107,8 @@ fn nearest(peer: &mut Option<Peer>, name: &str, series: &[Vec<f64>]) -> [Row; 2]
     let window = window(10.0, length, length);
     let mut library = Library::new(10.0);
     known.iter().for_each(|series| library.push(series));
-    let cascade = || queries.iter().map(|query| library.nearest(query, 1)[0].distance).sum();
-    let (ours, seconds) = in_turns(cascade, peer, |peer| peer.ask("nearest", series, window, QUERIES));
+    let mut cascade = || queries.iter().map(|query| library.nearest(query, 1)[0].distance).sum();
+    let (ours, seconds) = in_turns(&mut cascade, peer, |peer| peer.ask("nearest", series, window, QUERIES));
     let mut scratch = Scratch::default();
     let mut all = |query: &Vec<f64>| {
         let distances = known
@@ -105,7 +116,7 @@ fn nearest(peer: &mut Option<Peer>, name: &str, series: &[Vec<f64>]) -> [Row; 2]
             .filter_map(|known| scratch.dtw(query, known, window, f64::INFINITY));
         distances.fold(f64::INFINITY, f64::min)
     };
-    let (brute, _) = in_turns(|| queries.iter().map(&mut all).sum(), &mut None, |_| Err(String::new()));
+    let (_, brute) = both_in_turns(&mut cascade, || queries.iter().map(&mut all).sum());
     let row = |peer: Option<f64>, peer_name, goal| Row {
         what: format!("1-NN of {} {name}, L = {length}, window 10 %", known.len()),
         ours: ours / QUERIES as f64,
@@ -120,6 +131,60 @@ fn nearest(peer: &mut Option<Peer>, name: &str, series: &[Vec<f64>]) -> [Row; 2]
     ]
 }
 
+/// The nearest stretch of a million points.
+fn subsequence(name: &str, series: &[f64], query: &[f64]) -> Row {
+    let window = window(5.0, query.len(), query.len());
+    let mut search = Search::new(query, window);
+    let ours = || {
+        search
+            .best(series)
+            .map_or(f64::NAN, |found| found.start as f64 + found.distance)
+    };
+    let suite = || {
+        let (place, distance) = ucr_suite::search(series, query, window);
+        place as f64 + distance
+    };
+    let (ours, suite) = both_in_turns(ours, suite);
+    Row {
+        what: format!(
+            "search of {} points, {name}, query {}, window 5 %",
+            series.len(),
+            query.len()
+        ),
+        ours,
+        peer: Some(suite),
+        peer_name: "the UCR suite's loop, in Rust",
+        cells: None,
+        goal: Some(2.0),
+    }
+}
+
+/// The median seconds of two of our own.
+fn both_in_turns(mut one: impl FnMut() -> f64, mut other: impl FnMut() -> f64) -> (f64, f64) {
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (found, seconds) = timed(&mut one);
+        ones.push(seconds);
+        let (same, seconds) = timed(&mut other);
+        others.push(seconds);
+        assert!((found - same).abs() <= 1e-9 * found.abs(), "{found}, and {same}");
+    }
+    let median = |seconds: &mut Vec<f64>| median(seconds).unwrap_or(f64::NAN);
+    (median(&mut ones), median(&mut others))
+}
+
+/// What it gives, and the seconds it takes.
+fn timed(mut job: impl FnMut() -> f64) -> (f64, f64) {
+    let (begin, mut times) = (processor_seconds(), 0);
+    let mut found = 0.0;
+    // Processor time is counted in steps of a few ms.
+    while processor_seconds() - begin < 0.1 {
+        found = std::hint::black_box(job());
+        times += 1;
+    }
+    (found, (processor_seconds() - begin) / f64::from(times))
+}
+
 /// The median seconds of both, which take turns; both must come to the same sum.
 fn in_turns(
     mut ours: impl FnMut() -> f64,
@@ -128,14 +193,8 @@ fn in_turns(
 ) -> (f64, Option<f64>) {
     let (mut own, mut other) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (begin, mut times) = (processor_seconds(), 0);
-        let mut sum = 0.0;
-        // Processor time is counted in steps of a few ms.
-        while processor_seconds() - begin < 0.1 {
-            sum = std::hint::black_box(ours());
-            times += 1;
-        }
-        own.push((processor_seconds() - begin) / f64::from(times));
+        let (sum, seconds) = timed(&mut ours);
+        own.push(seconds);
         if let Some(answer) = peer.as_mut().map(&mut ask) {
             match answer {
                 Ok(answer) => {

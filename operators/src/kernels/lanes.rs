@@ -54,6 +54,12 @@ pub(crate) fn widest<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Plain>()
 }
 
+/// Eight neighbours; zeros where there are fewer.
+#[inline(always)]
+pub(crate) fn load<L: Lanes>(series: &[f64], at: usize) -> L {
+    L::load(series[at..].first_chunk().unwrap_or(&[0.0; LANES]))
+}
+
 /// The forms that this processor has, for tests.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]

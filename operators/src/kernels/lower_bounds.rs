@@ -5,7 +5,7 @@
 //! rounding (relative 1e-12), so compare with a little slack.
 
 use super::dtw::Band;
-use super::lanes::{Kernel, LANES, Lanes, widest};
+use super::lanes::{Kernel, LANES, Lanes, load, widest};
 
 /// Between which values each row of the other series finds its partners (Keogh & Ratanamahatana 2005).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -147,8 +147,13 @@ pub fn keogh_rest(a: &[f64], envelope: &Envelope, rest: &mut Vec<f64>) {
             .zip(ends)
             .map(|(value, (lower, upper))| square((value - upper).max(lower - value).max(0.0))),
     );
+    sum_from_the_end(rest);
+}
+
+/// Each becomes the sum of itself and all after it.
+pub(super) fn sum_from_the_end(costs: &mut [f64]) {
     let mut sum = 0.0;
-    for cost in rest.iter_mut().rev() {
+    for cost in costs.iter_mut().rev() {
         sum += *cost;
         *cost = sum;
     }
@@ -283,11 +288,6 @@ impl Kernel for Beyond<'_> {
         let sum = sum + sums.sum();
         if sum.is_nan() { 0.0 } else { sum }
     }
-}
-
-#[inline(always)]
-fn load<L: Lanes>(series: &[f64], at: usize) -> L {
-    L::load(series[at..].first_chunk().unwrap_or(&[0.0; LANES]))
 }
 
 fn square(x: f64) -> f64 {

@@ -5,6 +5,7 @@
 //! - [`lower_bounds`]: what an alignment costs at least, in linear time.
 //! - [`nearest`]: the nearest series of a library.
 //! - [`resample`]: a series onto evenly spaced points.
+//! - [`search`]: where in a long series a query fits best.
 //! - [`stats`]: median, quantiles, robust spread.
 //! - [`trigger_search`]: which signal says when cycles begin.
 
@@ -14,5 +15,6 @@ mod lanes;
 pub mod lower_bounds;
 pub mod nearest;
 pub mod resample;
+pub mod search;
 pub mod stats;
 pub mod trigger_search;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::Band;
-use crate::kernels::lanes::{Block, Kernel, LANES, Lanes, widest};
+use crate::kernels::lanes::{Block, Kernel, LANES, Lanes, load, widest};
 
 /// What surrounds each series, so that whole blocks can be read at its ends.
 const MARGIN: usize = (MOST_FEW + 2) * LANES;
@@ -148,11 +148,6 @@ impl Stretch<'_> {
 #[inline(always)]
 fn square<L: Lanes>(lanes: L) -> L {
     lanes.times(lanes)
-}
-
-#[inline(always)]
-fn load<L: Lanes>(series: &[f64], at: usize) -> L {
-    L::load(series[at..].first_chunk().unwrap_or(&FAR))
 }
 
 /// `SEVERAL` says whether there are several channels; one channel alone is twice as fast without a loop over them.

@@ -1,0 +1,495 @@
+//! Where in a long series a query fits best: DTW with every stretch of the query's length, both with mean 0 and standard
+//! deviation 1 (the task of the UCR suite, Rakthanmanon et al. 2012).
+//!
+//! Few stretches are aligned. LB_Kim of eight stretches at a time leaves out most; LB_Keogh from both sides most of the rest; what
+//! one of these knows of the points to come lets DTW stop early. A constant stretch is 0 throughout. Stretches with a value
+//! that is not finite are left out.
+
+use super::dtw::{Scratch, finite, limit};
+use super::lanes::{Kernel, LANES, Lanes, load, widest};
+use super::lower_bounds::{Envelope, sum_from_the_end};
+
+/// Stretches that are looked at together: their points and bounds stay in the nearest caches.
+const CHUNK: usize = 4096;
+/// Values beyond this are scaled down first, so that no square overflows.
+const LARGE: f64 = 1e100;
+/// A stretch is constant where it deviates less than this share of its values.
+const CONSTANT: f64 = 1e-12;
+
+/// A stretch of a series, and how far it is from the query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Match {
+    /// The place of its first point.
+    pub start: usize,
+    /// DTW's distance of the normalised stretch and the normalised query.
+    pub distance: f64,
+}
+
+/// A query, prepared for many series.
+#[derive(Clone, Debug)]
+pub struct Search {
+    query: Vec<f64>,
+    window: usize,
+    envelope: Envelope,
+    scratch: Scratch,
+    chunk: Chunk,
+    stretch: Vec<f64>,
+    costs: Vec<f64>,
+    other_costs: Vec<f64>,
+}
+
+/// What is known of neighbouring stretches, by their first points.
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    mean: Vec<f64>,
+    /// One over the standard deviation; 0 for a constant stretch.
+    scale: Vec<f64>,
+    kim: Vec<f64>,
+    /// Of the points; made when it is first asked for.
+    envelope: Option<Envelope>,
+}
+
+impl Search {
+    /// Looks for `query`, with a window in samples.
+    pub fn new(query: &[f64], window: usize) -> Self {
+        let query = normalised(query);
+        Search {
+            envelope: Envelope::new(&query, query.len(), window),
+            query,
+            window,
+            scratch: Scratch::default(),
+            chunk: Chunk::default(),
+            stretch: Vec::new(),
+            costs: Vec::new(),
+            other_costs: Vec::new(),
+        }
+    }
+
+    /// The nearest stretch, of equals the first; `None` where there is no stretch of finite values as long as the query, or the
+    /// query is empty or not finite.
+    ///
+    /// ```
+    /// use taktline_operators::kernels::search::Search;
+    /// let series = [0.0, 0.0, 1.0, 0.0, 0.0, 10.0, 30.0, 10.0];
+    /// let found = Search::new(&[1.0, 3.0, 1.0], 1).best(&series).unwrap();
+    /// assert_eq!((found.start, found.distance), (1, 0.0));
+    /// ```
+    pub fn best(&mut self, series: &[f64]) -> Option<Match> {
+        let length = self.query.len();
+        if length == 0 || !finite(&self.query) {
+            return None;
+        }
+        let mut best = None;
+        let mut start = 0;
+        for run in series.split(|value| !value.is_finite()) {
+            if run.len() >= length {
+                self.run(start, run, &mut best);
+            }
+            start += run.len() + 1;
+        }
+        // Anew, without what rounding the running sums has left.
+        let found: Match = best?;
+        let stretch = normalised(&series[found.start..found.start + length]);
+        let distance = self.scratch.dtw(&stretch, &self.query, self.window, f64::INFINITY)?;
+        Some(Match { distance, ..found })
+    }
+
+    /// A run of finite values that begins at `start`.
+    fn run(&mut self, start: usize, run: &[f64], best: &mut Option<Match>) {
+        let largest = run.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        if largest > LARGE {
+            let scaled: Vec<f64> = run.iter().map(|value| value / largest).collect();
+            return self.run(start, &scaled, best);
+        }
+        let length = self.query.len();
+        for first in (0..=run.len() - length).step_by(CHUNK) {
+            let points = &run[first..run.len().min(first + CHUNK + length - 1)];
+            self.chunk.look_at(points, &self.query);
+            // The most promising one first: then the others have a bound to fall behind.
+            let kim = &self.chunk.kim;
+            let promising = (0..kim.len()).min_by(|a, b| kim[*a].total_cmp(&kim[*b])).unwrap_or(0);
+            for at in std::iter::once(promising).chain(0..self.chunk.kim.len()) {
+                let bound = best.map_or(f64::INFINITY, |best| best.distance);
+                if self.chunk.kim[at] > limit(bound) {
+                    continue;
+                }
+                if let Some(distance) = self.distance(points, at, bound) {
+                    let place = start + first + at;
+                    if best.is_none_or(|best| (distance, place) < (best.distance, best.start)) {
+                        *best = Some(Match { start: place, distance });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The distance of the stretch at a place of the chunk, if it is within the bound.
+    fn distance(&mut self, points: &[f64], at: usize, bound: f64) -> Option<f64> {
+        let (length, limit) = (self.query.len(), limit(bound));
+        let (mean, scale) = (self.chunk.mean[at], self.chunk.scale[at]);
+        let values = &points[at..at + length];
+        let within = |costs: &mut Vec<f64>, query: &[f64], envelope: &Envelope, of_data: bool, at: usize| {
+            costs.resize(length, 0.0);
+            let (lower, upper) = (&envelope.lower[at..at + length], &envelope.upper[at..at + length]);
+            let outside = |costs| Outside {
+                values,
+                query,
+                lower,
+                upper,
+                mean,
+                scale,
+                limit,
+                costs,
+            };
+            if of_data {
+                widest(OfData(outside(costs)))
+            } else {
+                widest(outside(costs))
+            }
+        };
+        let forth = within(&mut self.costs, &self.query, &self.envelope, false, 0)?;
+        let of_points = self
+            .chunk
+            .envelope
+            .get_or_insert_with(|| Envelope::new(points, points.len(), self.window));
+        let back = within(&mut self.other_costs, &self.query, of_points, true, at)?;
+        self.stretch.clear();
+        self.stretch.extend(values.iter().map(|value| (value - mean) * scale));
+        let (rows, columns, rest) = if forth >= back {
+            (&self.stretch, &self.query, &mut self.costs)
+        } else {
+            (&self.query, &self.stretch, &mut self.other_costs)
+        };
+        sum_from_the_end(rest);
+        self.scratch.dtw_knowing(rows, columns, self.window, bound, rest)
+    }
+}
+
+/// LB_Keogh of a stretch, normalised on the way, and the query: the costs of the stretch's points outside the query's envelope; with the
+/// exact ones of the first and last points. `None` when they are beyond the limit.
+struct Outside<'a> {
+    values: &'a [f64],
+    query: &'a [f64],
+    lower: &'a [f64],
+    upper: &'a [f64],
+    mean: f64,
+    scale: f64,
+    limit: f64,
+    costs: &'a mut [f64],
+}
+
+/// The same from the other side: of the query's points outside the envelope of the stretch.
+struct OfData<'a>(Outside<'a>);
+
+impl Kernel for Outside<'_> {
+    type Output = Option<f64>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Option<f64> {
+        self.sum::<L, false>()
+    }
+}
+
+impl Kernel for OfData<'_> {
+    type Output = Option<f64>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Option<f64> {
+        self.0.sum::<L, true>()
+    }
+}
+
+impl Outside<'_> {
+    #[inline(always)]
+    fn sum<L: Lanes, const OF_DATA: bool>(self) -> Option<f64> {
+        const LOOK_EVERY: usize = 4 * LANES;
+        let length = self.values.len();
+        let (mean, scale, zero) = (L::all(self.mean), L::all(self.scale), L::all(0.0));
+        let end = |at: usize| {
+            let difference = (self.values[at] - self.mean) * self.scale - self.query[at];
+            difference * difference
+        };
+        let (first, last) = (end(0), end(length - 1));
+        let mut sum = 0.0;
+        let mut at = 0;
+        while at < length {
+            let until = (at + LOOK_EVERY).min(length);
+            while at + LANES <= until {
+                let (mut value, mut lower, mut upper): (L, L, L) = (
+                    load(if OF_DATA { self.query } else { self.values }, at),
+                    load(self.lower, at),
+                    load(self.upper, at),
+                );
+                if OF_DATA {
+                    (lower, upper) = (lower.minus(mean).times(scale), upper.minus(mean).times(scale));
+                } else {
+                    value = value.minus(mean).times(scale);
+                }
+                let outside = value.minus(upper).most(lower.minus(value)).most(zero);
+                let costs = outside.times(outside);
+                if let Some(block) = self.costs[at..].first_chunk_mut() {
+                    costs.store(block);
+                }
+                sum += costs.sum();
+                at += LANES;
+            }
+            while at < until {
+                let normal = |value: f64| (value - self.mean) * self.scale;
+                let (value, lower, upper) = if OF_DATA {
+                    (self.query[at], normal(self.lower[at]), normal(self.upper[at]))
+                } else {
+                    (normal(self.values[at]), self.lower[at], self.upper[at])
+                };
+                let outside = (value - upper).max(lower - value).max(0.0);
+                self.costs[at] = outside * outside;
+                sum += self.costs[at];
+                at += 1;
+            }
+            if sum > self.limit {
+                return None;
+            }
+        }
+        // These two are aligned with each other, whatever the path.
+        sum += first - self.costs[0];
+        self.costs[0] = first;
+        if length > 1 {
+            sum += last - self.costs[length - 1];
+            self.costs[length - 1] = last;
+        }
+        (sum <= self.limit).then_some(sum)
+    }
+}
+
+impl Chunk {
+    fn look_at(&mut self, points: &[f64], query: &[f64]) {
+        let length = query.len();
+        let count = points.len() + 1 - length;
+        self.envelope = None;
+        for values in [&mut self.mean, &mut self.scale, &mut self.kim] {
+            values.resize(count, 0.0);
+        }
+        // Sums of what the points differ from one of them, so that a large common part takes no digits away.
+        let origin = points[0];
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for point in &points[..length] {
+            sum += point - origin;
+            squares += (point - origin) * (point - origin);
+        }
+        (self.mean[0], self.scale[0]) = (sum, squares);
+        for at in 1..count {
+            let (old, new) = (points[at - 1] - origin, points[at + length - 1] - origin);
+            sum += new - old;
+            squares += new * new - old * old;
+            (self.mean[at], self.scale[at]) = (sum, squares);
+        }
+        widest(Moments {
+            mean: &mut self.mean,
+            scale: &mut self.scale,
+            origin,
+            length,
+        });
+        for (at, stretch) in points.windows(length).enumerate() {
+            if self.scale[at].is_nan() {
+                (self.mean[at], self.scale[at]) = moments(stretch);
+            }
+        }
+        widest(Kim {
+            points,
+            query,
+            mean: &self.mean,
+            scale: &self.scale,
+            kim: &mut self.kim,
+        });
+    }
+}
+
+/// Means and scales from sums and sums of squares. Where these nearly cancel, the scale is NaN.
+struct Moments<'a> {
+    mean: &'a mut [f64],
+    scale: &'a mut [f64],
+    origin: f64,
+    length: usize,
+}
+
+impl Kernel for Moments<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let share = 1.0 / self.length as f64;
+        for (mean, scale) in self.mean.iter_mut().zip(self.scale) {
+            let (sum, squares) = (*mean * share, *scale * share);
+            let variance = squares - sum * sum;
+            let cancels = variance <= 1e-6 * squares;
+            *mean = sum + self.origin;
+            *scale = if cancels { f64::NAN } else { 1.0 / variance.sqrt() };
+        }
+    }
+}
+
+/// LB_KimFL of each stretch: the least cost of the three outermost steps at both ends; of short queries the outermost only.
+struct Kim<'a> {
+    points: &'a [f64],
+    query: &'a [f64],
+    mean: &'a [f64],
+    scale: &'a [f64],
+    kim: &'a mut [f64],
+}
+
+impl Kernel for Kim<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (count, length) = (self.kim.len(), self.query.len());
+        let (mean, scale, kim) = (&self.mean[..count], &self.scale[..count], self.kim);
+        let from = |at: usize| &self.points[at..at + count];
+        let (q, x, y) = (self.query, from(0), from(length - 1));
+        if length < 6 {
+            for at in 0..count {
+                let normal = |value: f64| (value - mean[at]) * scale[at];
+                let last = if length == 1 {
+                    0.0
+                } else {
+                    square(normal(y[at]) - q[length - 1])
+                };
+                kim[at] = square(normal(x[at]) - q[0]) + last;
+            }
+            return;
+        }
+        let (x1, x2, y1, y2) = (from(1), from(2), from(length - 2), from(length - 3));
+        let front = [q[0], q[1], q[2]];
+        let back = [q[length - 1], q[length - 2], q[length - 3]];
+        for at in 0..count {
+            let (mean, scale) = (mean[at], scale[at]);
+            let x = [(x[at] - mean) * scale, (x1[at] - mean) * scale, (x2[at] - mean) * scale];
+            let y = [(y[at] - mean) * scale, (y1[at] - mean) * scale, (y2[at] - mean) * scale];
+            kim[at] = corner(x, front) + corner(y, back);
+        }
+    }
+}
+
+/// A path visits the first cell, one of the three around it, and one of the five around these.
+#[inline(always)]
+fn corner(a: [f64; 3], b: [f64; 3]) -> f64 {
+    let cost = |i: usize, j: usize| square(a[i] - b[j]);
+    let second = least(least(cost(0, 1), cost(1, 0)), cost(1, 1));
+    let third = least(
+        least(cost(0, 2), cost(1, 2)),
+        least(least(cost(2, 0), cost(2, 1)), cost(2, 2)),
+    );
+    cost(0, 0) + second + third
+}
+
+#[inline(always)]
+fn least(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+#[inline(always)]
+fn square(x: f64) -> f64 {
+    x * x
+}
+
+/// With mean 0 and standard deviation 1; 0 throughout where it is constant.
+fn normalised(series: &[f64]) -> Vec<f64> {
+    let largest = series.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+    let shrink = if largest > LARGE { 1.0 / largest } else { 1.0 };
+    let series: Vec<f64> = series.iter().map(|value| value * shrink).collect();
+    let (mean, scale) = moments(&series);
+    series.iter().map(|value| (value - mean) * scale).collect()
+}
+
+/// The mean, and one over the standard deviation or 0.
+fn moments(series: &[f64]) -> (f64, f64) {
+    let share = 1.0 / series.len() as f64;
+    let mean = series.iter().sum::<f64>() * share;
+    let variance = series.iter().map(|value| square(value - mean)).sum::<f64>() * share;
+    let constant = variance.sqrt() <= CONSTANT * mean.abs();
+    (mean, if constant { 0.0 } else { 1.0 / variance.sqrt() })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::dtw::dtw;
+
+    /// The distances of all stretches.
+    fn naive(series: &[f64], query: &[f64], window: usize) -> Vec<Option<f64>> {
+        let query = normalised(query);
+        let distance =
+            |stretch: &[f64]| dtw(&normalised(stretch), &query, window, f64::INFINITY).filter(|d| !d.is_nan());
+        series.windows(query.len().max(1)).map(distance).collect()
+    }
+
+    /// Rounding may prefer another of stretches that are as near.
+    fn check(series: &[f64], query: &[f64], window: usize) {
+        let all = naive(series, query, window);
+        let expect = all
+            .iter()
+            .flatten()
+            .copied()
+            .reduce(f64::min)
+            .filter(|_| !query.is_empty());
+        let found = Search::new(query, window).best(series);
+        assert_eq!(found.is_some(), expect.is_some(), "{found:?}, not {expect:?}");
+        if let (Some(found), Some(expect)) = (found, expect) {
+            assert_eq!(Some(found.distance), all[found.start]);
+            assert!(found.distance <= expect + 1e-7, "{found:?}, not {expect}");
+        }
+    }
+
+    #[test]
+    fn small_cases() {
+        let ramp: Vec<f64> = (0..50).map(f64::from).collect();
+        check(&[], &[1.0], 1);
+        check(&[1.0], &[], 1);
+        check(&[1.0, 2.0], &[1.0, 2.0, 3.0], 1);
+        check(&ramp, &[7.0], 0);
+        check(&ramp, &[7.0, 7.0], 0);
+        check(&[5.0; 40], &[1.0, 2.0, 1.0], 9);
+        check(&ramp, &ramp[..7], usize::MAX);
+        let mut broken = ramp.clone();
+        (broken[10], broken[30], broken[31]) = (f64::NAN, f64::INFINITY, 1e308);
+        check(&broken, &[1.0, 2.0, 4.0, 2.0], 1);
+        check(&broken, &[1.0, f64::NAN], 1);
+        check(&[f64::NAN; 9], &[1.0, 2.0], 1);
+        check(&[1e308, -1e308, 1e308, 3.0, 1e308], &[1e308, -1e308, 1e308], 1);
+    }
+
+    #[test]
+    fn it_is_found_in_another_chunk_whatever_its_level() {
+        let noise = |at: usize| ((at * 7919) % 1009) as f64 / 1009.0;
+        let mut series: Vec<f64> = (0..3 * CHUNK).map(noise).collect();
+        let query: Vec<f64> = (0..64).map(|at| (at as f64 / 5.0).sin()).collect();
+        for (at, value) in query.iter().enumerate() {
+            series[2 * CHUNK + 17 + at] = 1e6 + 3.0 * value;
+        }
+        let found = Search::new(&query, 3).best(&series).unwrap();
+        assert_eq!(found.start, 2 * CHUNK + 17);
+        assert!(found.distance < 1e-6);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn it_is_the_naive_one(
+            steps in prop::collection::vec((-1.0..1.0f64).prop_map(|x| (x * 4.0).round()), 1..300),
+            query in prop::collection::vec(-3.0..3.0f64, 1..60),
+            window in 0..20usize,
+            noise in 0.0..1.0f64,
+        ) {
+            let step = |(at, level): &mut (f64, f64), step: &f64| {
+                *at += 1.0;
+                *level += step;
+                Some(*level + noise * (*at * 12.9898).sin())
+            };
+            let series: Vec<f64> = steps.iter().scan((0.0, 0.0), step).collect();
+            check(&series, &query, window);
+        }
+    }
+}
