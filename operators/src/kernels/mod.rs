@@ -4,8 +4,10 @@
 //! - [`euclidean`]: distance and norm of points in order.
 //! - [`lower_bounds`]: what an alignment costs at least, in linear time.
 //! - [`nearest`]: the nearest series of a library.
+//! - [`period`]: how long a cycle lasts, by autocorrelation.
 //! - [`resample`]: a series onto evenly spaced points.
 //! - [`search`]: where in a long series a query fits best.
+//! - [`spring`]: stretches of an endless series that look like a template.
 //! - [`stats`]: median, quantiles, robust spread.
 //! - [`trigger_search`]: which signal says when cycles begin.
 
@@ -14,7 +16,9 @@ pub mod euclidean;
 mod lanes;
 pub mod lower_bounds;
 pub mod nearest;
+pub mod period;
 pub mod resample;
 pub mod search;
+pub mod spring;
 pub mod stats;
 pub mod trigger_search;
