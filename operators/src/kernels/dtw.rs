@@ -9,8 +9,12 @@
 //! is NaN or infinite makes the distance NaN. Squares beyond 1.8e308 make it infinite.
 
 mod diagonal;
+mod itakura;
+mod path;
 
 use diagonal::Diagonals;
+pub use itakura::dtw_itakura;
+pub use path::{channel_costs, dtw_path, dtw_path_dependent};
 
 /// The window in samples for `percent` of the longer of two lengths, rounded up (as in the UCR archive).
 ///
@@ -87,71 +91,6 @@ impl Scratch {
 /// Looks at all values, which is quicker than stopping at the first that is not.
 pub(super) fn finite(series: &[f64]) -> bool {
     series.iter().fold(true, |all, value| all & value.is_finite())
-}
-
-/// The distance of `a` and `b` and the pairs of indices that the best alignment matches, from `(0, 0)` to the last two.
-/// Takes one byte per cell of the band. Among equal paths the most diagonal one is given. No path when a series is
-/// empty or the distance is NaN.
-///
-/// ```
-/// use taktline_operators::kernels::dtw::dtw_path;
-/// let (distance, path) = dtw_path(&[0.0, 1.0, 2.0], &[0.0, 1.0, 1.0, 2.0], 1);
-/// assert_eq!((distance, path), (0.0, vec![(0, 0), (1, 1), (1, 2), (2, 3)]));
-/// ```
-pub fn dtw_path(a: &[f64], b: &[f64], window: usize) -> (f64, Vec<(usize, usize)>) {
-    let (n, m) = (a.len(), b.len());
-    if n == 0 || m == 0 {
-        return (if n == m { 0.0 } else { f64::INFINITY }, Vec::new());
-    }
-    if !(a.iter().chain(b).all(|v| v.is_finite())) {
-        return (f64::NAN, Vec::new());
-    }
-    let band = Band::new(n, m, window);
-    let mut above = vec![f64::INFINITY; m + 1];
-    let mut row = above.clone();
-    above[0] = 0.0;
-    let mut moves: Vec<Vec<Move>> = Vec::with_capacity(n);
-    for (i, &value) in a.iter().enumerate() {
-        let (low, high) = band.columns(i);
-        row.fill(f64::INFINITY);
-        let mut chosen = Vec::with_capacity(high + 1 - low);
-        for j in low + 1..=high + 1 {
-            let (mut best, mut from) = (above[j - 1], Move::Both);
-            for (cost, step) in [(above[j], Move::Row), (row[j - 1], Move::Column)] {
-                if cost < best {
-                    (best, from) = (cost, step);
-                }
-            }
-            row[j] = best + square(value - b[j - 1]);
-            chosen.push(from);
-        }
-        moves.push(chosen);
-        std::mem::swap(&mut above, &mut row);
-    }
-    let (mut i, mut j) = (n - 1, m - 1);
-    let mut path = vec![(i, j)];
-    while (i, j) != (0, 0) {
-        // On the border there is one way only, also where all costs overflow.
-        let step = if i == 0 {
-            Move::Column
-        } else if j == 0 {
-            Move::Row
-        } else {
-            moves[i][j - band.columns(i).0]
-        };
-        i -= usize::from(step != Move::Column);
-        j -= usize::from(step != Move::Row);
-        path.push((i, j));
-    }
-    path.reverse();
-    (above[m].sqrt(), path)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Move {
-    Both,
-    Row,
-    Column,
 }
 
 /// The cells that paths may use: which columns each row.
@@ -318,19 +257,6 @@ mod tests {
                 if !bound.is_nan() {
                     prop_assert_eq!(scratch.dtw(&a, &b, w, bound), (exact <= bound).then_some(exact));
                 }
-            }
-        }
-
-        #[test]
-        fn path_is_a_path_of_that_cost(a in series(), b in series(), w in window_of()) {
-            let (distance, path) = dtw_path(&a, &b, w);
-            prop_assert_eq!(distance, naive(&a, &b, w));
-            if let (Some(first), Some(last)) = (path.first(), path.last()) {
-                prop_assert_eq!((*first, *last), ((0, 0), (a.len() - 1, b.len() - 1)));
-                let steps = path.windows(2).map(|p| (p[1].0 - p[0].0, p[1].1 - p[0].1));
-                prop_assert!(steps.into_iter().all(|step| matches!(step, (0, 1) | (1, 0) | (1, 1))));
-                let cost: f64 = path.iter().map(|(i, j)| (a[*i] - b[*j]).powi(2)).sum();
-                prop_assert!((cost.sqrt() - distance).abs() < 1e-9);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Pure functions over slices; no dataflow, no tables.
 //!
-//! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path.
+//! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path, of one channel or several.
 //! - [`euclidean`]: distance and norm of points in order.
 //! - [`lower_bounds`]: what an alignment costs at least, in linear time.
 //! - [`nearest`]: the nearest series of a library.
 //! - [`period`]: how long a cycle lasts, by autocorrelation.
 //! - [`resample`]: a series onto evenly spaced points.
+//! - [`sbd`]: how well two series agree when one is shifted as a whole.
 //! - [`search`]: where in a long series a query fits best.
 //! - [`spring`]: stretches of an endless series that look like a template.
 //! - [`stats`]: median, quantiles, robust spread.
@@ -18,6 +19,7 @@ pub mod lower_bounds;
 pub mod nearest;
 pub mod period;
 pub mod resample;
+pub mod sbd;
 pub mod search;
 pub mod spring;
 pub mod stats;
