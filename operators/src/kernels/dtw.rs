@@ -115,7 +115,7 @@ impl Band {
     }
 
     /// Both ends included.
-    fn columns(self, row: usize) -> (usize, usize) {
+    pub fn columns(self, row: usize) -> (usize, usize) {
         (
             row.saturating_sub(self.before),
             row.saturating_add(self.after).min(self.columns - 1),

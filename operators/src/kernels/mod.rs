@@ -1,6 +1,7 @@
 //! Pure functions over slices; no dataflow, no tables.
 //!
 //! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path, of one channel or several.
+//! - [`elastic`]: LCSS, EDR, ERP and MSM.
 //! - [`euclidean`]: distance and norm of points in order.
 //! - [`lower_bounds`]: what an alignment costs at least, in linear time.
 //! - [`nearest`]: the nearest series of a library.
@@ -13,6 +14,7 @@
 //! - [`trigger_search`]: which signal says when cycles begin.
 
 pub mod dtw;
+pub mod elastic;
 pub mod euclidean;
 mod lanes;
 pub mod lower_bounds;
