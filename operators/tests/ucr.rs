@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use taktline_operators::kernels::dtw::{Scratch, window};
+use taktline_operators::kernels::nearest::Library;
 
 /// Where the data for tests lies; `None`, said on the terminal, in a checkout without it.
 fn data() -> Option<PathBuf> {
@@ -76,8 +77,32 @@ fn error(set: &str, percent: f64, distance: Distance) -> Option<f64> {
     Some(wrong.count() as f64 / test.len() as f64)
 }
 
+/// The same by the cascade of lower bounds, of one channel.
+fn error_by_bounds(set: &str, percent: f64) -> Option<f64> {
+    let folder = data()?;
+    let (train, test) = (
+        read(&folder, &format!("{set}_TRAIN.ts")),
+        read(&folder, &format!("{set}_TEST.ts")),
+    );
+    let mut library = Library::new(percent);
+    train.iter().for_each(|case| library.push(&case.channels[0]));
+    let wrong = test.iter().filter(|case| {
+        let nearest = library.nearest(&case.channels[0], 1);
+        nearest
+            .first()
+            .is_none_or(|found| train[found.place].class != case.class)
+    });
+    Some(wrong.count() as f64 / test.len() as f64)
+}
+
 fn check(set: &str, percent: f64, published: &str) {
-    if let Some(error) = error(set, percent, Scratch::dtw_dependent) {
+    for error in [
+        error(set, percent, Scratch::dtw_dependent),
+        error_by_bounds(set, percent),
+    ]
+    .into_iter()
+    .flatten()
+    {
         assert_eq!(format!("{error:.4}"), published, "{set}, window {percent} %");
     }
 }
