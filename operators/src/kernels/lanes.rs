@@ -23,12 +23,13 @@ pub(crate) trait Lanes: Copy {
     fn upper(self, after: Self) -> Self;
     /// Whether a lane is at most `limit`.
     fn any_within(self, limit: f64) -> bool;
-    /// All lanes, added up from the lowest to the highest.
+    /// All lanes, added up in pairs of halves.
     #[inline(always)]
     fn sum(self) -> f64 {
         let mut block = [0.0; LANES];
         self.store(&mut block);
-        block.iter().sum()
+        let [a, b, c, d, e, f, g, h] = block;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
 }
 

@@ -168,7 +168,7 @@ struct Outside<'a> {
 }
 
 /// Blocks between two looks at the limit.
-const LOOK_EVERY: usize = 8;
+const LOOK_EVERY: usize = 16;
 
 impl Kernel for Outside<'_> {
     type Output = f64;

@@ -214,6 +214,7 @@ impl Outside<'_> {
         let mut at = 0;
         while at < length {
             let until = (at + LOOK_EVERY).min(length);
+            let mut sums = zero;
             while at + LANES <= until {
                 let (mut value, mut lower, mut upper): (L, L, L) = (
                     load(if OF_DATA { self.query } else { self.values }, at),
@@ -230,9 +231,10 @@ impl Outside<'_> {
                 if let Some(block) = self.costs[at..].first_chunk_mut() {
                     costs.store(block);
                 }
-                sum += costs.sum();
+                sums = sums.plus(costs);
                 at += LANES;
             }
+            sum += sums.sum();
             while at < until {
                 let normal = |value: f64| (value - self.mean) * self.scale;
                 let (value, lower, upper) = if OF_DATA {
