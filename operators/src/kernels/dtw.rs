@@ -11,6 +11,7 @@
 mod diagonal;
 mod itakura;
 mod path;
+mod points;
 
 use diagonal::Diagonals;
 pub use itakura::dtw_itakura;

@@ -5,8 +5,14 @@
 //! one of these knows of the points to come lets DTW stop early. A constant stretch is 0 throughout. Stretches with a value
 //! that is not finite are left out.
 
+mod chunk;
+mod outside;
+
+use chunk::Chunk;
+use outside::{OfData, Outside};
+
 use super::dtw::{Scratch, finite, limit};
-use super::lanes::{Kernel, LANES, Lanes, load, widest};
+use super::lanes::widest;
 use super::lower_bounds::{Envelope, sum_from_the_end};
 
 /// Stretches that are looked at together: their points and bounds stay in the nearest caches.
@@ -36,17 +42,6 @@ pub struct Search {
     stretch: Vec<f64>,
     costs: Vec<f64>,
     other_costs: Vec<f64>,
-}
-
-/// What is known of neighbouring stretches, by their first points.
-#[derive(Clone, Debug, Default)]
-struct Chunk {
-    mean: Vec<f64>,
-    /// One over the standard deviation; 0 for a constant stretch.
-    scale: Vec<f64>,
-    kim: Vec<f64>,
-    /// Of the points; made when it is first asked for.
-    envelope: Option<Envelope>,
 }
 
 impl Search {
@@ -163,229 +158,6 @@ impl Search {
         sum_from_the_end(rest);
         self.scratch.dtw_knowing(rows, columns, self.window, bound, rest)
     }
-}
-
-/// LB_Keogh of a stretch, normalised on the way, and the query: the costs of the stretch's points outside the query's envelope; with the
-/// exact ones of the first and last points. `None` when they are beyond the limit.
-struct Outside<'a> {
-    values: &'a [f64],
-    query: &'a [f64],
-    lower: &'a [f64],
-    upper: &'a [f64],
-    mean: f64,
-    scale: f64,
-    limit: f64,
-    costs: &'a mut [f64],
-}
-
-/// The same from the other side: of the query's points outside the envelope of the stretch.
-struct OfData<'a>(Outside<'a>);
-
-impl Kernel for Outside<'_> {
-    type Output = Option<f64>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) -> Option<f64> {
-        self.sum::<L, false>()
-    }
-}
-
-impl Kernel for OfData<'_> {
-    type Output = Option<f64>;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) -> Option<f64> {
-        self.0.sum::<L, true>()
-    }
-}
-
-impl Outside<'_> {
-    #[inline(always)]
-    fn sum<L: Lanes, const OF_DATA: bool>(self) -> Option<f64> {
-        const LOOK_EVERY: usize = 4 * LANES;
-        let length = self.values.len();
-        let (mean, scale, zero) = (L::all(self.mean), L::all(self.scale), L::all(0.0));
-        let end = |at: usize| {
-            let difference = (self.values[at] - self.mean) * self.scale - self.query[at];
-            difference * difference
-        };
-        let (first, last) = (end(0), end(length - 1));
-        let mut sum = 0.0;
-        let mut at = 0;
-        while at < length {
-            let until = (at + LOOK_EVERY).min(length);
-            let mut sums = zero;
-            while at + LANES <= until {
-                let (mut value, mut lower, mut upper): (L, L, L) = (
-                    load(if OF_DATA { self.query } else { self.values }, at),
-                    load(self.lower, at),
-                    load(self.upper, at),
-                );
-                if OF_DATA {
-                    (lower, upper) = (lower.minus(mean).times(scale), upper.minus(mean).times(scale));
-                } else {
-                    value = value.minus(mean).times(scale);
-                }
-                let outside = value.minus(upper).most(lower.minus(value)).most(zero);
-                let costs = outside.times(outside);
-                if let Some(block) = self.costs[at..].first_chunk_mut() {
-                    costs.store(block);
-                }
-                sums = sums.plus(costs);
-                at += LANES;
-            }
-            sum += sums.sum();
-            while at < until {
-                let normal = |value: f64| (value - self.mean) * self.scale;
-                let (value, lower, upper) = if OF_DATA {
-                    (self.query[at], normal(self.lower[at]), normal(self.upper[at]))
-                } else {
-                    (normal(self.values[at]), self.lower[at], self.upper[at])
-                };
-                let outside = (value - upper).max(lower - value).max(0.0);
-                self.costs[at] = outside * outside;
-                sum += self.costs[at];
-                at += 1;
-            }
-            if sum > self.limit {
-                return None;
-            }
-        }
-        // These two are aligned with each other, whatever the path.
-        sum += first - self.costs[0];
-        self.costs[0] = first;
-        if length > 1 {
-            sum += last - self.costs[length - 1];
-            self.costs[length - 1] = last;
-        }
-        (sum <= self.limit).then_some(sum)
-    }
-}
-
-impl Chunk {
-    fn look_at(&mut self, points: &[f64], query: &[f64]) {
-        let length = query.len();
-        let count = points.len() + 1 - length;
-        self.envelope = None;
-        for values in [&mut self.mean, &mut self.scale, &mut self.kim] {
-            values.resize(count, 0.0);
-        }
-        // Sums of what the points differ from one of them, so that a large common part takes no digits away.
-        let origin = points[0];
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for point in &points[..length] {
-            sum += point - origin;
-            squares += (point - origin) * (point - origin);
-        }
-        (self.mean[0], self.scale[0]) = (sum, squares);
-        for at in 1..count {
-            let (old, new) = (points[at - 1] - origin, points[at + length - 1] - origin);
-            sum += new - old;
-            squares += new * new - old * old;
-            (self.mean[at], self.scale[at]) = (sum, squares);
-        }
-        widest(Moments {
-            mean: &mut self.mean,
-            scale: &mut self.scale,
-            origin,
-            length,
-        });
-        for (at, stretch) in points.windows(length).enumerate() {
-            if self.scale[at].is_nan() {
-                (self.mean[at], self.scale[at]) = moments(stretch);
-            }
-        }
-        widest(Kim {
-            points,
-            query,
-            mean: &self.mean,
-            scale: &self.scale,
-            kim: &mut self.kim,
-        });
-    }
-}
-
-/// Means and scales from sums and sums of squares. Where these nearly cancel, the scale is NaN.
-struct Moments<'a> {
-    mean: &'a mut [f64],
-    scale: &'a mut [f64],
-    origin: f64,
-    length: usize,
-}
-
-impl Kernel for Moments<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let share = 1.0 / self.length as f64;
-        for (mean, scale) in self.mean.iter_mut().zip(self.scale) {
-            let (sum, squares) = (*mean * share, *scale * share);
-            let variance = squares - sum * sum;
-            let cancels = variance <= 1e-6 * squares;
-            *mean = sum + self.origin;
-            *scale = if cancels { f64::NAN } else { 1.0 / variance.sqrt() };
-        }
-    }
-}
-
-/// LB_KimFL of each stretch: the least cost of the three outermost steps at both ends; of short queries the outermost only.
-struct Kim<'a> {
-    points: &'a [f64],
-    query: &'a [f64],
-    mean: &'a [f64],
-    scale: &'a [f64],
-    kim: &'a mut [f64],
-}
-
-impl Kernel for Kim<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let (count, length) = (self.kim.len(), self.query.len());
-        let (mean, scale, kim) = (&self.mean[..count], &self.scale[..count], self.kim);
-        let from = |at: usize| &self.points[at..at + count];
-        let (q, x, y) = (self.query, from(0), from(length - 1));
-        if length < 6 {
-            for at in 0..count {
-                let normal = |value: f64| (value - mean[at]) * scale[at];
-                let last = if length == 1 {
-                    0.0
-                } else {
-                    square(normal(y[at]) - q[length - 1])
-                };
-                kim[at] = square(normal(x[at]) - q[0]) + last;
-            }
-            return;
-        }
-        let (x1, x2, y1, y2) = (from(1), from(2), from(length - 2), from(length - 3));
-        let front = [q[0], q[1], q[2]];
-        let back = [q[length - 1], q[length - 2], q[length - 3]];
-        for at in 0..count {
-            let (mean, scale) = (mean[at], scale[at]);
-            let x = [(x[at] - mean) * scale, (x1[at] - mean) * scale, (x2[at] - mean) * scale];
-            let y = [(y[at] - mean) * scale, (y1[at] - mean) * scale, (y2[at] - mean) * scale];
-            kim[at] = corner(x, front) + corner(y, back);
-        }
-    }
-}
-
-/// A path visits the first cell, one of the three around it, and one of the five around these.
-#[inline(always)]
-fn corner(a: [f64; 3], b: [f64; 3]) -> f64 {
-    let cost = |i: usize, j: usize| square(a[i] - b[j]);
-    let second = least(least(cost(0, 1), cost(1, 0)), cost(1, 1));
-    let third = least(
-        least(cost(0, 2), cost(1, 2)),
-        least(least(cost(2, 0), cost(2, 1)), cost(2, 2)),
-    );
-    cost(0, 0) + second + third
-}
-
-#[inline(always)]
-fn least(a: f64, b: f64) -> f64 {
-    if a < b { a } else { b }
 }
 
 #[inline(always)]

@@ -9,12 +9,11 @@
 use std::ops::Range;
 
 use super::Band;
-use crate::kernels::lanes::{Block, Kernel, LANES, Lanes, load, widest};
+use super::points::{MARGIN, Points, with_margins};
+use crate::kernels::lanes::{Block, Kernel, LANES, Lanes, widest};
 
-/// What surrounds each series, so that whole blocks can be read at its ends.
-const MARGIN: usize = (MOST_FEW + 2) * LANES;
 /// A band of so many blocks stays in registers.
-const MOST_FEW: usize = 3;
+pub(super) const MOST_FEW: usize = 3;
 /// Pairs of diagonals between two looks at what can still be within the limit: as many as it takes to come one block further.
 const LOOK_EVERY: usize = LANES;
 const FAR: Block = [f64::INFINITY; LANES];
@@ -82,72 +81,6 @@ impl Diagonals {
             odd: &mut self.odd,
         }
     }
-}
-
-fn with_margins<'a>(to: &mut Vec<f64>, series: impl Iterator<Item = &'a f64>) {
-    to.resize(to.len() + MARGIN, 0.0);
-    to.extend(series);
-    to.resize(to.len() + MARGIN, 0.0);
-}
-
-/// Both series, channel after channel, each with its margins.
-#[derive(Clone, Copy)]
-struct Points<'a> {
-    a: &'a [f64],
-    b: &'a [f64],
-    rows: usize,
-    columns: usize,
-}
-
-impl<'a> Points<'a> {
-    /// The points of so many blocks from these places on.
-    #[inline(always)]
-    fn stretch(self, (a, b): (usize, usize), blocks: usize) -> Stretch<'a> {
-        let series = |series: &'a [f64], at: usize| series[at..at + blocks * LANES].as_chunks().0;
-        Stretch {
-            a: series(self.a, a),
-            b: series(self.b, b),
-            next_b: series(self.b, b + 1),
-            places: (a, b),
-            points: self,
-        }
-    }
-}
-
-/// The points of neighbouring blocks, of an even diagonal and the odd one after it.
-#[derive(Clone, Copy)]
-struct Stretch<'a> {
-    a: &'a [Block],
-    b: &'a [Block],
-    next_b: &'a [Block],
-    places: (usize, usize),
-    points: Points<'a>,
-}
-
-impl Stretch<'_> {
-    /// The costs of the cells of a block, even and odd.
-    #[inline(always)]
-    fn costs<L: Lanes, const SEVERAL: bool>(&self, at: usize) -> (L, L) {
-        let a = L::load(&self.a[at]);
-        let mut even = square(a.minus(L::load(&self.b[at])));
-        let mut odd = square(a.minus(L::load(&self.next_b[at])));
-        if SEVERAL {
-            let points = self.points;
-            let (stride_a, stride_b) = (points.rows + 2 * MARGIN, points.columns + 2 * MARGIN);
-            for channel in 1..points.a.len() / stride_a {
-                let a = load::<L>(points.a, self.places.0 + at * LANES + channel * stride_a);
-                let b = self.places.1 + at * LANES + channel * stride_b;
-                even = even.plus(square(a.minus(load(points.b, b))));
-                odd = odd.plus(square(a.minus(load(points.b, b + 1))));
-            }
-        }
-        (even, odd)
-    }
-}
-
-#[inline(always)]
-fn square<L: Lanes>(lanes: L) -> L {
-    lanes.times(lanes)
 }
 
 /// `SEVERAL` says whether there are several channels; one channel alone is twice as fast without a loop over them.
