@@ -6,10 +6,12 @@
 //! - [`codec`]: payload formats, for all sources that bring messages. [`survey`]: guesses about messages and files, for `taktline init`.
 //! - [`history`]: Delta tables; [`stdout`]: rows for other programs; [`file_sink`]: rows as files; [`webhook`] and [`email`]: rows that
 //!   call somebody, with `cells` (templates over columns) and `retry`.
+//! - `durable`: small files that are whole after a crash.
 //! - `time`: times as they come in; `rows`: samples in the making. All sources share them. `tls`: how connections are secured.
 
 mod cells;
 pub mod codec;
+mod durable;
 pub mod email;
 pub mod file;
 pub mod file_sink;

@@ -22,6 +22,7 @@ use taktline_engine::state::Staged;
 use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
 use crate::cells::{Cells, RowTemplate, flat, showable};
+use crate::durable;
 use crate::retry::{Backoff, Condition};
 use crate::tls::TlsConfig;
 use notice::{Budget, Notice, Waiting};
@@ -312,8 +313,12 @@ impl Sink for EmailSink {
 
     fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
         let mut held = Waiting::default();
-        for staged in staged {
-            held.append(serde_json::from_value(staged.0.clone()).context("what was staged is no list of mails")?);
+        // A kind of sink that stages nothing may have had this name before.
+        for staged in staged.iter().filter(|staged| !staged.0.is_null()) {
+            held.append(
+                serde_json::from_value(staged.0.clone())
+                    .context("another kind of sink staged under this name; give this one another name")?,
+            );
         }
         (self.held, self.published) = (held, checkpoint);
         if self.held.count == 0 {
@@ -359,7 +364,7 @@ impl EmailSink {
     /// Notes that everything up to the last checkpoint was mailed, so that a restart doesn't mail it again.
     fn note(&self) -> anyhow::Result<()> {
         let Some(mark) = &self.mark else { return Ok(()) };
-        write_mark(mark, self.published).with_context(|| mark.display().to_string())
+        durable::replace(mark, format!("{}\n", self.published).as_bytes()).with_context(|| mark.display().to_string())
     }
 }
 
@@ -390,17 +395,6 @@ fn read_mark(path: &Path) -> anyhow::Result<Option<u64>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
-}
-
-fn write_mark(path: &Path, checkpoint: u64) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    std::io::Write::write_all(&mut file, format!("{checkpoint}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //!
 //! Rows are appended to hidden files, which are synced at each checkpoint; the checkpoint says how long they are. A file that is old or
 //! large enough is staged and gets its name when the checkpoint is real. After a crash hidden files are cut to what the
-//! checkpoint says, and get their names. From the bottom up: `name`, `spool` (a hidden file), `parquet`, `recovery`.
+//! checkpoint says, and get their names. From the bottom up: `named` (what got its name), `name`, `spool` (a hidden file), `parquet`, `recovery`.
 
 mod name;
+mod named;
 mod parquet;
 mod recovery;
 mod spool;
@@ -22,7 +23,9 @@ use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
 use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
+use crate::durable;
 use name::Names;
+use named::Named;
 use spool::Spool;
 
 /// The `file` sink.
@@ -37,7 +40,8 @@ pub const KIND: SinkKind = SinkKind {
 /// Writes rows to files in a folder.
 ///
 /// A file appears whole, under a name that is never used again: `SINK-INPUT-TIME-CHECKPOINT-ID.csv`, so that names sort by time. It appears with the first
-/// checkpoint after it is `every` old, or has `size` bytes or `rows` rows, and when the run ends; until then it is hidden. When the run
+/// checkpoint after it is `every` old, or has `size` bytes or `rows` rows, and when the run ends; until then it is hidden. What has appeared
+/// may be taken away at any time. Several pipelines may write to one folder. When the run
 /// keeps state, each row is in the files exactly once, also after a crash. A kind of step that has several tables writes several files.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +61,7 @@ pub struct FileSinkConfig {
 }
 
 /// Format of the files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Comma-separated values with a header; columns that are lists are left out
@@ -140,6 +144,10 @@ impl SinkPlan for FilePlan {
         let place = || format!("folder {} (`path`)", self.folder.display());
         fs::create_dir_all(&self.folder).with_context(place)?;
         let folder = fs::canonicalize(&self.folder).with_context(place)?;
+        let state = match &opening.folder {
+            Some(folder) => durable::identity(folder)?,
+            None => uuid::Uuid::new_v4().simple().to_string(),
+        };
         let tracks = self.written.iter().map(|written| Track {
             written: written.clone(),
             open: None,
@@ -148,9 +156,11 @@ impl SinkPlan for FilePlan {
         Ok(Box::new(FileSink {
             names: Names {
                 folder,
+                state: state[..8].to_owned(),
                 generation: opening.generation,
                 format: self.rules.format,
             },
+            named: Named::read(opening.folder.as_deref())?,
             rules: self.rules,
             publishes: opening.publishes,
             tracks: tracks.collect(),
@@ -162,6 +172,7 @@ impl SinkPlan for FilePlan {
 
 struct FileSink {
     names: Names,
+    named: Named,
     rules: Rules,
     publishes: bool,
     tracks: Vec<Track>,
@@ -204,6 +215,7 @@ struct Open {
     file: String,
     prefix: String,
     stem: String,
+    format: Format,
     bytes: u64,
     rows: u64,
 }
@@ -211,22 +223,30 @@ struct Open {
 impl Token {
     fn of(staged: &[Staged]) -> anyhow::Result<Self> {
         let mut all = Token::default();
-        for staged in staged {
-            let token: Token =
-                serde_json::from_value(staged.0.clone()).context("what was staged is no list of files")?;
+        // A kind of sink that stages nothing may have had this name before.
+        for staged in staged.iter().filter(|staged| !staged.0.is_null()) {
+            let token: Token = serde_json::from_value(staged.0.clone())
+                .context("another kind of sink staged under this name; give this one another name")?;
             all.done.extend(token.done);
             all.open.extend(token.open);
         }
         Ok(all)
+    }
+
+    fn hidden(&self) -> impl Iterator<Item = String> {
+        let open = self.open.iter().map(|open| open.file.clone());
+        self.done.iter().flat_map(Done::hidden).chain(open)
     }
 }
 
 impl Sink for FileSink {
     fn recover(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
         let token = Token::of(staged)?;
-        self.names.publish(&token.done)?;
+        let is_named = |hidden: &str| self.named.has(checkpoint, hidden);
+        self.names.publish(&token.done, is_named)?;
         let prefixes: Vec<&str> = self.tracks.iter().map(|track| track.written.prefix.as_str()).collect();
-        recovery::recover(&self.names, &prefixes, checkpoint, &token)
+        recovery::recover(&self.names, &prefixes, checkpoint, &token, is_named)?;
+        self.named.note(checkpoint, token.hidden())
     }
 
     fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
@@ -267,7 +287,9 @@ impl Sink for FileSink {
     }
 
     fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
-        self.names.publish(&Token::of(staged)?.done)?;
+        let done = Token::of(staged)?.done;
+        self.names.publish(&done, |_| false)?;
+        self.named.note(checkpoint, done.iter().flat_map(Done::hidden))?;
         self.published = Some(checkpoint);
         Ok(())
     }
@@ -284,9 +306,10 @@ impl Drop for FileSink {
         for track in &mut self.tracks {
             for spool in track.full.drain(..).chain(track.open.take()) {
                 let shown = spool.shown();
-                let finished = spool
-                    .finish(&self.names, checkpoint)
-                    .and_then(|done| self.names.publish(&[done]));
+                let finished = spool.finish(&self.names, checkpoint).and_then(|done| {
+                    self.names.publish(std::slice::from_ref(&done), |_| false)?;
+                    self.named.note(checkpoint, done.hidden())
+                });
                 if let Err(error) = finished {
                     tracing::error!("{shown}: {error:#}; its rows are not visible");
                 }

@@ -12,6 +12,8 @@ use super::{Done, Format};
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     pub folder: PathBuf,
+    /// What tells our files from those of another state in the same folder, which are none of our business: eight hexadecimal digits.
+    pub state: String,
     pub generation: u64,
     pub format: Format,
 }
@@ -27,7 +29,7 @@ pub(super) struct Visible {
 impl Names {
     /// Begins a file: its stem, and its hidden name.
     pub(super) fn begin(&self, prefix: &str) -> (String, String) {
-        let id = format!("{:08x}", uuid::Uuid::new_v4().as_fields().0);
+        let id = format!("{}{:08x}", self.state, uuid::Uuid::new_v4().as_fields().0);
         let stem = format!("{}-{id}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
         let file = format!(".{prefix}-{stem}.{:08}.open", self.generation);
         (stem, file)
@@ -35,7 +37,7 @@ impl Names {
 
     /// The name that a file gets at a checkpoint.
     pub(super) fn visible(&self, prefix: &str, stem: &str, checkpoint: u64) -> String {
-        let (time, id) = stem.split_once('-').unwrap_or((stem, "00000000"));
+        let (time, id) = stem.split_once('-').unwrap_or((stem, "0000000000000000"));
         format!("{prefix}-{time}-{checkpoint:012}-{id}.{}", self.ending())
     }
 
@@ -49,7 +51,8 @@ impl Names {
             && time.len() == 16
             && time.ends_with('Z')
             && checkpoint.len() == 12
-            && id.len() == 8
+            && id.len() == 16
+            && id.starts_with(&self.state)
             && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let checkpoint = checkpoint.parse().ok()?;
         fits.then(|| Visible {
@@ -63,8 +66,9 @@ impl Names {
         let rest = name.strip_prefix('.')?.strip_prefix(prefix)?.strip_prefix('-')?;
         let rest = rest.strip_suffix(".open").or_else(|| rest.strip_suffix(".done"))?;
         let (stem, generation) = rest.rsplit_once('.')?;
-        // Time and id; a longer one is of another prefix.
-        (stem.len() == 25 && stem.matches('-').count() == 1)
+        // A longer one is of another prefix.
+        let (time, id) = stem.split_once('-')?;
+        (time.len() == 16 && id.len() == 16 && id.starts_with(&self.state))
             .then(|| generation.parse().ok())
             .flatten()
     }
@@ -82,8 +86,8 @@ impl Names {
         }
     }
 
-    /// Gives finished files their names. Doing it twice changes nothing.
-    pub(super) fn publish(&self, done: &[Done]) -> anyhow::Result<()> {
+    /// Gives finished files their names. Doing it twice changes nothing, and one that `is_named` may have been taken away since.
+    pub(super) fn publish(&self, done: &[Done], is_named: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         for file in done {
             let (from, to) = (self.folder.join(&file.from), self.folder.join(&file.name));
             match (from.exists(), to.exists()) {
@@ -93,6 +97,7 @@ impl Names {
                         .with_context(|| to.display().to_string())?;
                 }
                 (false, true) => {}
+                (false, false) if is_named(&file.from) => {}
                 (true, true) => anyhow::bail!("{} is there already, and was not written by this sink", to.display()),
                 (false, false) => anyhow::bail!(
                     "{} was staged and is gone; put it back, go on from a savepoint, or begin anew with --overwrite",

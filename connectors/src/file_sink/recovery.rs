@@ -11,7 +11,14 @@ use super::{Format, Open, Token, parquet, spool};
 
 /// Gives files that went on at the checkpoint their names, with the rows up to it; takes back what later checkpoints published; and
 /// removes what nothing needs, so that a run of an older generation finds nothing to publish.
-pub(super) fn recover(names: &Names, prefixes: &[&str], checkpoint: u64, token: &Token) -> anyhow::Result<()> {
+/// Files that got their names already, and only those, may be gone.
+pub(super) fn recover(
+    names: &Names,
+    prefixes: &[&str],
+    checkpoint: u64,
+    token: &Token,
+    is_named: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
     let mut later = visible(names, prefixes)?;
     later.retain(|(_, file)| file.checkpoint > checkpoint);
     for open in &token.open {
@@ -19,7 +26,14 @@ pub(super) fn recover(names: &Names, prefixes: &[&str], checkpoint: u64, token: 
             .iter()
             .find(|(_, file)| file.stem == open.stem)
             .map(|(name, _)| name.as_str());
-        close(names, open, checkpoint, found)?;
+        // Another format may be written from now on; this file keeps its own.
+        let names = &Names {
+            format: open.format,
+            ..names.clone()
+        };
+        if found.is_some() || !is_named(&open.file) || names.folder.join(&open.file).exists() {
+            close(names, open, checkpoint, found)?;
+        }
     }
     for (name, file) in &later {
         tracing::warn!(
@@ -60,7 +74,8 @@ fn close(names: &Names, open: &Open, checkpoint: u64, later: Option<&str>) -> an
     if !hidden.exists() {
         let Some(later) = later else {
             anyhow::bail!(
-                "{} held rows of checkpoint {checkpoint} and is gone; put it back, go on from a savepoint, or begin anew with --overwrite",
+                "{} held rows of checkpoint {checkpoint} and is gone; put it back, or set `path` to where it is; else go on from a savepoint, \
+                 or begin anew with --overwrite",
                 hidden.display()
             );
         };
@@ -70,7 +85,7 @@ fn close(names: &Names, open: &Open, checkpoint: u64, later: Option<&str>) -> an
             spool: None,
         };
         first_rows(names, &names.folder.join(later), open, &names.folder.join(&made.from))?;
-        return names.publish(&[made]);
+        return names.publish(&[made], |_| false);
     }
     let file = File::options()
         .write(true)
@@ -86,7 +101,7 @@ fn close(names: &Names, open: &Open, checkpoint: u64, later: Option<&str>) -> an
     file.set_len(open.bytes)?;
     file.sync_all()
         .with_context(|| format!("fsync of {}", hidden.display()))?;
-    names.publish(&[spool::finish(names, open, checkpoint)?])
+    names.publish(&[spool::finish(names, open, checkpoint)?], |_| false)
 }
 
 /// The rows up to the checkpoint, from a file that got more after it.

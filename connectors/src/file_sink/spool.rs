@@ -68,6 +68,7 @@ impl Spool {
                 file,
                 prefix: prefix.to_owned(),
                 stem,
+                format: names.format,
                 bytes: 0,
                 rows: 0,
             },

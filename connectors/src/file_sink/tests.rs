@@ -27,8 +27,15 @@ fn rows(values: std::ops::Range<usize>) -> RecordBatch {
     }))
 }
 
+/// Where a run keeps what it remembers; beside its files, for the tests.
+const STATE: &str = "state";
+
 /// A run of this generation, as the engine drives it.
 fn open(folder: &Path, rest: &str, generation: u64) -> Box<dyn Sink> {
+    open_with(folder, &folder.join(STATE), rest, generation)
+}
+
+fn open_with(folder: &Path, state: &Path, rest: &str, generation: u64) -> Box<dyn Sink> {
     let section = Section::from_yaml("out", &format!("path: {}\n{rest}", folder.display()));
     let plan = build(&section, &[input()])
         .map_err(|problems| format!("{problems:?}"))
@@ -36,22 +43,27 @@ fn open(folder: &Path, rest: &str, generation: u64) -> Box<dyn Sink> {
     let opening = Opening {
         generation,
         publishes: true,
-        folder: None,
+        folder: Some(state.to_owned()),
     };
     plan.open(&opening).unwrap()
 }
 
-fn visible(folder: &Path) -> Vec<String> {
+fn files(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+    let mut names: Vec<String> = names.filter(|name| name != STATE).collect();
     names.sort();
     names
 }
 
+fn visible(folder: &Path) -> Vec<String> {
+    let names = files(folder).into_iter();
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
 fn hidden(folder: &Path) -> usize {
-    fs::read_dir(folder).unwrap().count() - visible(folder).len()
+    files(folder).len() - visible(folder).len()
 }
 
 /// The values in all visible files, sorted.
@@ -223,11 +235,94 @@ fn what_was_staged_and_is_gone_is_an_error() {
     sink.write(0, &rows(0..4)).unwrap();
     let staged = sink.stage(1).unwrap();
     std::mem::forget(sink);
-    for entry in fs::read_dir(folder.path()).unwrap() {
-        fs::remove_file(entry.unwrap().path()).unwrap();
+    for name in files(folder.path()) {
+        fs::remove_file(folder.path().join(name)).unwrap();
     }
     let error = open(folder.path(), "", 2).recover(1, &[staged]).unwrap_err();
     assert!(format!("{error:#}").contains("--overwrite"), "{error:#}");
+}
+
+fn take_away(folder: &Path) {
+    for name in visible(folder) {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_got_its_name_may_be_taken_away() {
+    for format in FORMATS {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (folder, state) = (folder.path(), state.path());
+        let rest = format!("{format}\nrows: 5");
+        let mut sink = open_with(folder, state, &rest, 1);
+        sink.recover(0, &[]).unwrap();
+        sink.write(0, &rows(0..6)).unwrap();
+        sink.write(0, &rows(6..8)).unwrap();
+        let staged = [sink.stage(1).unwrap()];
+        sink.publish(1, &staged).unwrap();
+        take_away(folder);
+        std::mem::forget(sink); // killed
+        for generation in [2, 3] {
+            let mut sink = open_with(folder, state, &rest, generation);
+            sink.recover(1, &staged).unwrap();
+            assert_eq!(
+                values(folder).len(),
+                if generation == 2 { 2 } else { 0 },
+                "{format}: what was hidden got its name once"
+            );
+            take_away(folder);
+            std::mem::forget(sink);
+        }
+        let mut sink = open_with(folder, state, &rest, 4);
+        sink.recover(1, &staged).unwrap();
+        sink.write(0, &rows(8..10)).unwrap();
+        let staged = [sink.stage(2).unwrap()];
+        sink.publish(2, &staged).unwrap();
+        drop(sink); // an end in good order
+        assert_eq!(values(folder), [8, 9], "{format}");
+        // The next run writes elsewhere, and something else.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut sink = open_with(elsewhere.path(), state, "format: ndjson", 5);
+        sink.recover(2, &staged).unwrap();
+        assert_eq!(visible(elsewhere.path()), Vec::<String>::new(), "{format}");
+        // What came after a checkpoint that is gone back to can't be taken back from who has it.
+        take_away(folder);
+        let back = [
+            serde_json::json!({"done": [], "open": [{"file": ".out-plc-20260102T030405Z-1234567812345678.00000001.open",
+            "prefix": "out-plc", "stem": "20260102T030405Z-1234567812345678", "format": "csv", "bytes": 1, "rows": 1}]}),
+        ];
+        let back = back.map(Staged);
+        let error = open_with(folder, state, &rest, 6).recover(1, &back).unwrap_err();
+        assert!(format!("{error:#}").contains("`path`"), "{error:#}");
+    }
+}
+
+#[test]
+fn a_file_keeps_the_format_that_it_began_with() {
+    for (before, after, ending) in [
+        ("format: csv", "format: parquet", ".csv"),
+        ("format: parquet", "format: csv", ".parquet"),
+        ("format: ndjson", "format: csv", ".ndjson"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = open(folder.path(), before, 1);
+        sink.write(0, &rows(0..4)).unwrap();
+        let staged = [sink.stage(1).unwrap()];
+        std::mem::forget(sink); // killed
+        open(folder.path(), after, 2).recover(1, &staged).unwrap();
+        assert!(visible(folder.path())[0].ends_with(ending), "{before} {after}");
+        assert_eq!(values(folder.path()), all(4), "{before} {after}");
+    }
+}
+
+#[test]
+fn another_kind_of_sink_may_have_had_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = open(folder.path(), "", 2);
+    sink.recover(1, &[Staged(serde_json::Value::Null)]).unwrap();
+    let mails = Staged(serde_json::json!({"count": 0, "notices": []}));
+    let error = sink.recover(1, &[mails]).unwrap_err();
+    assert!(format!("{error:#}").contains("another name"), "{error:#}");
 }
 
 #[test]
@@ -248,22 +343,46 @@ fn other_files_stay() {
         "out-plc-notes.csv",
         "out-plc-20260102T030405Z-000000000009-xyz.csv",
         ".out-plc.open",
-        "out-plc-x-20260102T030405Z-000000000009-12345678.csv",
+        "out-plc-x-20260102T030405Z-000000000009-1234567812345678.csv",
+        "out-plc-20260102T030405Z-000000000009-1234567812345678.csv",
     ];
     for name in others {
         fs::write(folder.path().join(name), "").unwrap();
     }
     open(folder.path(), "", 3).recover(1, &[]).unwrap();
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), others.len());
-    fs::write(
-        folder.path().join("out-plc-20260102T030405Z-000000000009-12345678.csv"),
-        "",
-    )
-    .unwrap();
+    assert_eq!(files(folder.path()).len(), others.len());
+    let identity = durable::identity(&folder.path().join(STATE)).unwrap();
+    let own = format!("out-plc-20260102T030405Z-000000000009-{}12345678.csv", &identity[..8]);
+    fs::write(folder.path().join(own), "").unwrap();
     open(folder.path(), "", 4).recover(1, &[]).unwrap();
     assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
+        files(folder.path()).len(),
         others.len(),
         "that one is ours, of a later checkpoint"
     );
+}
+
+#[test]
+fn two_pipelines_may_write_to_one_folder() {
+    for format in FORMATS {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let rest = format!("{format}\nrows: 3");
+        let mut one = open(folder.path(), &rest, 1);
+        one.recover(0, &[]).unwrap();
+        one.write(0, &rows(0..4)).unwrap();
+        let staged = [one.stage(1).unwrap()];
+        one.publish(1, &staged).unwrap();
+        one.write(0, &rows(4..6)).unwrap();
+        let staged = [one.stage(2).unwrap()];
+        // The other one has the same names, and begins later.
+        let mut other = open_with(folder.path(), state.path(), &rest, 2);
+        other.recover(0, &[]).unwrap();
+        other.write(0, &rows(10..12)).unwrap();
+        let others = [other.stage(1).unwrap()];
+        other.publish(1, &others).unwrap();
+        one.publish(2, &staged).unwrap();
+        drop((one, other));
+        let all: Vec<usize> = (0..6).chain(10..12).collect();
+        assert_eq!(values(folder.path()), all, "{format}");
+    }
 }
