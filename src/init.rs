@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use arrow::array::{Array, RecordBatch};
-use taktline_connectors::survey::{self, Proposal, quoted};
+use taktline_connectors::survey::{self, Proposal, in_quotes, one_line, quoted};
 use taktline_engine::Samples;
 use taktline_engine::config::Interval;
 use taktline_engine::look::{Looked, Until, look};
@@ -70,7 +70,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let (kind, fixed) = fixed(args);
     let (proposal, looked) = match &args.file {
         Some(path) => {
-            let proposal = survey::csv::propose(path)?;
+            let proposal = survey::file::propose(path)?;
             let looked = decode(&kind, &fixed, &proposal, None)?;
             (proposal, looked)
         }
@@ -121,7 +121,7 @@ fn fixed(args: &InitArgs) -> (String, Vec<String>) {
         lines.push(format!("user: {}", quoted(user)));
     }
     if let Some(name) = &args.password_env {
-        lines.push(format!("password: {{env: {name}}}"));
+        lines.push(format!("password: {{env: {}}}", quoted(name)));
     }
     (kind.to_owned(), lines)
 }
@@ -134,7 +134,7 @@ fn listen_to(args: &InitArgs, kind: &str, fixed: &[String], listen: Duration) ->
     open.lines.push(("decode: {format: text}".into(), None));
     if kind == "mqtt" {
         let filter = args.topic.as_deref().unwrap_or("#");
-        open.lines.push((format!("topic: {filter:?}"), None));
+        open.lines.push((format!("topic: {}", in_quotes(filter)), None));
     } else {
         open.lines.push(("start: earliest".into(), None));
     }
@@ -238,7 +238,9 @@ struct Told {
 
 fn told(machines: &Machines) -> Told {
     let mut found: BTreeMap<&str, (f64, Candidate)> = BTreeMap::new();
-    for (signal, (ts, values)) in machines.values().flatten() {
+    // A condition has no way to write a name with a quote in it.
+    let named = machines.values().flatten().filter(|(signal, _)| !signal.contains('"'));
+    for (signal, (ts, values)) in named {
         let Some(candidate) = candidate(ts, values) else {
             continue;
         };
@@ -313,7 +315,8 @@ fn cycles(text: &mut String, signal: &str, found: &Candidate, counters: &[String
     };
     let _ = write!(
         text,
-        "steps:\n  # `{signal}` told {} cycles, one every {:.3} s (spread {:.0} %).\n  cycles:\n    kind: cycle\n    from: plc\n",
+        "steps:\n  # `{}` told {} cycles, one every {:.3} s (spread {:.0} %).\n  cycles:\n    kind: cycle\n    from: plc\n",
+        one_line(signal),
         found.starts.len(),
         found.period_us / 1e6,
         100.0 * found.spread
@@ -364,9 +367,9 @@ fn windows(text: &mut String) -> &'static str {
 }
 
 fn scalar(text: &str) -> String {
-    if text.contains('"') {
+    if text.contains('"') && one_line(text) == text {
         format!("'{}'", text.replace('\'', "''"))
     } else {
-        format!("\"{text}\"")
+        in_quotes(text)
     }
 }

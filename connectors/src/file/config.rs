@@ -74,7 +74,7 @@ impl OneOrMany {
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Format {
+pub(crate) enum Format {
     Csv,
     Parquet,
     Ndjson,

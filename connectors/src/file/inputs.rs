@@ -103,7 +103,8 @@ fn input(settings: &Settings, path: PathBuf) -> anyhow::Result<Input> {
     })
 }
 
-fn format_of(path: &Path) -> Option<Format> {
+/// By the file's ending.
+pub(crate) fn format_of(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "csv" | "tsv" | "txt" => Some(Format::Csv),
         "parquet" | "pq" => Some(Format::Parquet),

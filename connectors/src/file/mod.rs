@@ -33,8 +33,10 @@ use taktline_engine::{Decoder, Partition, Source, Wake};
 
 use crate::replay::{Pace, Replay};
 use crate::time;
+pub(crate) use config::Format;
 use config::{FileConfig, Settings};
 use inputs::Input;
+pub(crate) use inputs::format_of;
 use marks::Marks;
 
 /// The `file` source.

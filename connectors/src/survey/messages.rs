@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::RecordBatch;
 
 use super::payload::{Fields, Shape, shape};
-use super::{Proposal, quoted};
+use super::{Proposal, in_quotes, quoted};
 use crate::codec::message::Messages;
 
 /// Payloads of a topic that are looked at.
@@ -34,8 +34,7 @@ pub fn by_topic(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Optio
     let mut proposal = Proposal::default();
     list(&topics, listened_secs, &mut proposal);
     if topics.keys().any(|topic| topic.starts_with("spBv1.0/")) {
-        let seen = "topics of Sparkplug B are there: the source `kind: sparkplug` reads them";
-        proposal.seen.push(seen.into());
+        proposal.see("topics of Sparkplug B are there: the source `kind: sparkplug` reads them");
     }
     let Some((shape, members)) = main_kind(&topics) else {
         return Ok(None);
@@ -49,7 +48,7 @@ pub fn by_topic(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Optio
     let signal_named = matches!(&shape, Shape::Json(Fields { signal: Some(_), .. })) || !one_value;
     let (pattern, machine) = levels.pattern(!named, !signal_named);
     let reason = format!("{} of {} topics fit it", members.len(), topics.len());
-    proposal.line(format!("topic: {pattern:?}"), Some(reason));
+    proposal.line(format!("topic: {}", in_quotes(&pattern)), Some(reason));
     if let (false, false) = (machine, named) {
         let reason = "no level of the topics tells machines apart".to_owned();
         proposal.line("machine: machine-1", Some(reason));
@@ -136,7 +135,7 @@ fn gather(raw: &[RecordBatch]) -> anyhow::Result<BTreeMap<String, Topic>> {
 fn list(topics: &BTreeMap<String, Topic>, listened_secs: f64, proposal: &mut Proposal) {
     let all: u64 = topics.values().map(|topic| topic.messages).sum();
     let seconds = listened_secs.max(1e-3);
-    proposal.seen.push(format!(
+    proposal.see(&format!(
         "{all} messages on {} topics in {listened_secs:.1} s, {:.0} a second",
         topics.len(),
         all as f64 / seconds
@@ -145,12 +144,10 @@ fn list(topics: &BTreeMap<String, Topic>, listened_secs: f64, proposal: &mut Pro
         let example = topic.examples.first().map(Vec::as_slice).unwrap_or_default();
         let example: String = String::from_utf8_lossy(example).chars().take(SHOWN).collect();
         let rate = topic.messages as f64 / seconds;
-        proposal
-            .seen
-            .push(format!("  {name}: {rate:.1} a second, like {example}"));
+        proposal.see(&format!("  {name}: {rate:.1} a second, like {example}"));
     }
     if topics.len() > LISTED {
-        proposal.seen.push(format!("  and {} more", topics.len() - LISTED));
+        proposal.see(&format!("  and {} more", topics.len() - LISTED));
     }
 }
 
