@@ -33,6 +33,7 @@ fn alone() -> (MutexGuard<'static, ()>, FailScenario<'static>) {
 struct Scene {
     kafka: Cluster,
     topic: String,
+    progress: String,
     settings: String,
     dir: tempfile::TempDir,
     generation: u64,
@@ -47,13 +48,12 @@ impl Scene {
         let kafka = Cluster::at(brokers);
         let topic = unique("out");
         kafka.topic(&topic, 2);
+        let progress = unique("progress");
         Scene {
             kafka,
-            settings: format!(
-                "brokers: '{brokers}', topic: {topic}, progress_topic: {}",
-                unique("progress")
-            ),
+            settings: format!("brokers: '{brokers}', topic: {topic}, progress_topic: {progress}"),
             topic,
+            progress,
             dir: tempfile::tempdir().unwrap(),
             generation: 0,
             checkpoint: 0,
@@ -302,6 +302,18 @@ fn a_broker_that_is_away_is_waited_for() {
     let mut sent = scene.sent();
     sent.dedup();
     assert!(sent.ends_with(&(1_000..1_100).collect::<Vec<_>>()));
+}
+
+#[test]
+fn progress_is_kept_for_ever_also_by_a_broker_that_makes_topics_itself() {
+    let (_alone, _faults) = alone();
+    let Some(broker) = Broker::with(None, "auto.create.topics.enable=true") else {
+        return;
+    };
+    let mut scene = Scene::at(&broker.address());
+    let mut sink = scene.resume().unwrap();
+    scene.checkpoint(&mut sink, 10).unwrap();
+    assert_eq!(scene.kafka.setting(&scene.progress, "cleanup.policy"), "compact");
 }
 
 #[test]

@@ -54,7 +54,10 @@ impl From<KafkaError> for Unknown {
 
 /// Makes the topic if it isn't there.
 pub(crate) fn make_topic(brokers: &Brokers, name: &str, topic: &str) -> Result<(), Unknown> {
-    let admin = AdminClient::from_config_and_context(&brokers.config(), brokers.listener(name))?;
+    let mut config = brokers.config();
+    // Asking for a topic would make it, and not compacted: brokers forget what is in it after a week.
+    config.set("allow.auto.create.topics", "false");
+    let admin = AdminClient::from_config_and_context(&config, brokers.listener(name))?;
     let there = |metadata: rdkafka::metadata::Metadata| {
         metadata
             .topics()

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -85,6 +85,14 @@ impl Cluster {
                 == partitions;
             partitions.then_some(())
         });
+    }
+
+    /// What a topic's setting is.
+    pub fn setting(&self, topic: &str, name: &str) -> String {
+        let asked = [ResourceSpecifier::Topic(topic)];
+        let described = block_on(self.admin.describe_configs(&asked, &AdminOptions::new())).unwrap();
+        let described = described.into_iter().next().unwrap().unwrap();
+        described.get(name).unwrap().value.clone().unwrap()
     }
 
     pub fn delete(&self, name: &str) {
