@@ -471,6 +471,26 @@ fn going_back_to_an_older_checkpoint_is_said_since_kafka_takes_nothing_back() {
     assert_eq!(log, "");
 }
 
+#[test]
+fn an_older_copy_of_the_state_loses_no_rows() {
+    let (_alone, _faults) = alone();
+    let Some(brokers) = shared() else { return };
+    let mut scene = Scene::at(&brokers);
+    let mut sink = scene.resume().unwrap();
+    scene.checkpoint(&mut sink, 10).unwrap();
+    let copy = (scene.checkpoint, scene.staged.clone());
+    for _ in 0..3 {
+        scene.checkpoint(&mut sink, 10).unwrap();
+    }
+    (scene.checkpoint, scene.staged) = copy;
+    // The numbers of their checkpoints were in Kafka before.
+    for _ in 0..2 {
+        sink = scene.resume().unwrap();
+        scene.checkpoint(&mut sink, 10).unwrap();
+    }
+    assert_eq!(scene.sent(), (0..60).collect::<Vec<_>>());
+}
+
 static CATALOG: Catalog = Catalog {
     sources: taktline_connectors::SOURCES,
     steps: &[],

@@ -214,6 +214,13 @@ impl Courier {
         Ok(self.session()?.progress)
     }
 
+    /// Takes nothing for published: what comes now has nothing to do with it.
+    pub(crate) fn forget_progress(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.progress = Progress::default();
+        }
+    }
+
     fn session(&mut self) -> anyhow::Result<&mut Session> {
         let session = match self.session.take() {
             Some(session) => session,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::connect::{Brokers, Listener};
 
 /// How far a sink has published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub checkpoint: u64,
     /// Rows of this checkpoint that are published; it is whole when they are `of`.
@@ -157,7 +157,7 @@ pub(crate) fn read(brokers: &Brokers, name: &str, topic: &str, key: &str) -> Res
                             "`{topic}` (`progress_topic`) holds something else under `{key}`: {e}"
                         ))
                     })?;
-                    newest = newest.max(Some(progress));
+                    newest = Some(progress); // all of a key are in one partition, in the order they were written
                 }
             }
         }

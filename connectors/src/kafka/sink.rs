@@ -394,10 +394,11 @@ impl Once {
             return Ok(());
         }
         let progress = courier.progress()?;
-        if let Some(back) = self.gone_back_to.take()
+        if let Some(back) = self.gone_back_to.take_if(|back| *back < checkpoint)
             && progress.checkpoint > back
-            && progress.checkpoint != checkpoint
         {
+            // Also where an older copy of the state was put in place, so that numbers of checkpoints come a second time.
+            courier.forget_progress();
             tracing::warn!(
                 "{}: rows up to checkpoint {} are in Kafka, which takes nothing back, and this run went on from checkpoint {back}: \
                  what came between is sent again",
