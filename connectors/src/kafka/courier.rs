@@ -308,6 +308,7 @@ impl Courier {
                 Err(Stuck::Over(error)) => return Err(error),
                 Err(Stuck::Again(error) | Stuck::Abort(error)) => {
                     session.producer.context().away(&error)?;
+                    // What it had not sent yet is thrown away, which comes as deliveries that failed: no news.
                     self.persist(&session.producer, || session.producer.abort_transaction(ANSWER))
                         .map_err(|stuck| self.told(stuck))?;
                     session.producer.poll(RETRY);
@@ -336,11 +337,12 @@ impl Courier {
             payload: serde_json::to_vec(&progress).map_err(|e| Stuck::Over(e.into()))?,
         };
         send(producer, &letter)?;
-        self.persist(producer, || {
-            // Nothing is committed while something is still on its way, so a delivery that failed is known here.
-            producer.flush(ANSWER)?;
-            Ok(())
-        })?;
+        // Nothing is committed while something is still on its way, so a delivery that failed is known here.
+        while let Err(error) = producer.flush(ANSWER) {
+            undelivered(producer)?;
+            producer.context().away(&error).map_err(Stuck::Over)?;
+            producer.poll(RETRY);
+        }
         undelivered(producer)?;
         at("kafka.commit")?;
         self.persist(producer, || producer.commit_transaction(ANSWER))?;
@@ -360,7 +362,6 @@ impl Courier {
                 Stuck::Again(error) => {
                     producer.context().away(&error).map_err(Stuck::Over)?;
                     producer.poll(RETRY);
-                    undelivered(producer)?;
                 }
                 stuck => return Err(stuck),
             }
@@ -370,7 +371,6 @@ impl Courier {
     fn judge(&self, error: KafkaError) -> Stuck {
         use RDKafkaErrorCode as Code;
         match &error {
-            KafkaError::Flush(_) => Stuck::Again(error),
             KafkaError::Transaction(failed) => match failed.code() {
                 Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Stuck::Over(anyhow::anyhow!(
                     "another run publishes with the same state (transactional id `{}`), or a transaction took longer than a minute: {failed}",
@@ -392,5 +392,52 @@ impl Courier {
             Stuck::Over(error) => error,
             Stuck::Again(error) | Stuck::Abort(error) => anyhow::anyhow!("a transaction can't go on: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::super::outbox::Outbox;
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_fails_in_its_middle_is_done_again() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["rows", "progress"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut outbox = Outbox::new(dir.path().to_owned(), 1);
+        let rows = u64::try_from(PART_ROWS).unwrap();
+        for row in 0..rows {
+            outbox.push("rows", None, row.to_string().as_bytes()).unwrap();
+        }
+        let lots = [outbox.finish().unwrap().unwrap()];
+        let sending = Sending {
+            name: "out".into(),
+            brokers: Brokers::new(&cluster.bootstrap_servers(), (None, None), None, None).unwrap(),
+            compression: "none",
+        };
+        let mut courier = Courier::new(
+            sending,
+            "progress".into(),
+            dir.path().to_owned(),
+            "taktline-out-1".into(),
+        );
+        assert_eq!(courier.progress().unwrap(), Progress::default());
+        // The first batch of rows; more of them are still in the client then.
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[refused]);
+        courier.deliver(1, &lots).unwrap();
+        let expect = Progress {
+            checkpoint: 1,
+            rows,
+            of: rows,
+        };
+        assert_eq!(courier.progress().unwrap(), expect);
     }
 }
