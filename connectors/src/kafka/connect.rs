@@ -4,6 +4,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -138,6 +139,18 @@ impl Brokers {
         config
     }
 
+    /// That the files of `tls` can be read: the client says only that one of them can't.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub(crate) fn check_files(&self) -> anyhow::Result<()> {
+        let files = self.tls.iter().flat_map(|tls| [&tls.ca, &tls.certificate, &tls.key]);
+        for path in files.flatten() {
+            std::fs::File::open(path).with_context(|| format!("{} (`tls`)", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Says what was refused, and which settings mend it.
     fn explain(&self, refusal: Refusal) -> String {
         let list = &self.list;
@@ -265,6 +278,12 @@ impl Listener {
         heard.reason.clear();
     }
 
+    /// Told of an answer that can't be read: true if no broker has ever answered, so that something else is at its address.
+    pub(crate) fn is_foreign(&self, reason: &str) -> bool {
+        self.hear(RDKafkaErrorCode::BadMessage, reason);
+        !self.lock().met
+    }
+
     /// No broker has answered: said at once and then at intervals.
     ///
     /// # Errors
@@ -301,6 +320,9 @@ impl Listener {
             }
             RDKafkaErrorCode::SSL if reason.contains("certificate") => {
                 heard.refused = Some(Refusal::Tls(reason.to_owned()));
+            }
+            RDKafkaErrorCode::BadMessage if !heard.met => {
+                heard.reason = format!("what answers there does not speak Kafka: {reason}");
             }
             RDKafkaErrorCode::AllBrokersDown if !heard.reason.is_empty() => {}
             RDKafkaErrorCode::SSL
@@ -395,6 +417,37 @@ mod tests {
         check(Some("u"), None, None, &["user"]);
         check(None, Some("p"), None, &["password"]);
         check(None, None, Some(Mechanism::Plain), &["mechanism"]);
+    }
+
+    #[test]
+    fn what_is_no_broker_is_only_told_from_one_before_one_has_answered() {
+        let listener = Brokers::new("a:1", (None, None), None, None).unwrap().listener("plc");
+        assert!(listener.is_foreign("bad format"));
+        assert_eq!(
+            listener.lock().reason,
+            "what answers there does not speak Kafka: bad format"
+        );
+        listener.met();
+        assert!(!listener.is_foreign("bad format"));
+        assert_eq!(listener.lock().reason, "");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("ca.pem");
+        std::fs::write(&there, "").unwrap();
+        let check = |ca: &std::path::Path| {
+            let tls = TlsConfig {
+                ca: Some(ca.to_owned()),
+                ..TlsConfig::default()
+            };
+            let brokers = Brokers::new("a:1", (None, None), None, Some(tls)).unwrap();
+            brokers.check_files()
+        };
+        check(&there).unwrap();
+        let said = format!("{:#}", check(&dir.path().join("no.pem")).unwrap_err());
+        assert!(said.contains("no.pem (`tls`): No such file"), "{said}");
     }
 
     #[test]

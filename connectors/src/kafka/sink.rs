@@ -4,9 +4,7 @@
 //! record of how far the sink is. After a crash that record tells what is published and what is not.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use arrow::array::{Array, RecordBatch};
@@ -22,10 +20,11 @@ use taktline_engine::{Opening, Sink, SinkPlan};
 use super::connect::{Brokers, Mechanism};
 use super::courier::{Courier, Post, Sending};
 use super::outbox::{self, Letter, Lot, Outbox};
-use super::topics::is_topic;
+use super::topics::{TOPIC_LIMIT, is_topic};
 use crate::codec::encode::{EncodeConfig, Encoder};
 use crate::codec::json;
 use crate::codec::topic::{Template, TemplateError};
+use crate::durable;
 use crate::tls::TlsConfig;
 
 /// The `kafka` sink.
@@ -196,10 +195,11 @@ struct KafkaSinkPlan {
 impl SinkPlan for KafkaSinkPlan {
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Sink>> {
         let name = &self.sending.name;
+        self.sending.brokers.check_files()?;
         let way = match (&opening.folder, self.delivery) {
             (Some(folder), Delivery::ExactlyOnce) => {
                 let courier = if opening.publishes {
-                    let id = format!("taktline-{name}-{}", identity(folder)?);
+                    let id = format!("taktline-{name}-{}", durable::identity(folder)?);
                     let topic = self.progress_topic.clone();
                     Some(Courier::new(self.sending.clone(), topic, folder.clone(), id))
                 } else {
@@ -215,9 +215,9 @@ impl SinkPlan for KafkaSinkPlan {
             }
             (None, Delivery::ExactlyOnce) => {
                 tracing::warn!("{name}: without a data directory rows are sent at least once (`delivery`)");
-                Way::Often(Post::open(&self.sending)?)
+                Way::Often(Post::open(&self.sending)?, None)
             }
-            (_, Delivery::AtLeastOnce) => Way::Often(Post::open(&self.sending)?),
+            (folder, Delivery::AtLeastOnce) => Way::Often(Post::open(&self.sending)?, folder.clone()),
         };
         let inputs = self.addresses.iter().map(|address| {
             let encoder = self.encode.encoder(address.table, &self.subject)?;
@@ -228,30 +228,6 @@ impl SinkPlan for KafkaSinkPlan {
             way,
         }))
     }
-}
-
-/// What tells this state from any other one that publishes to the same brokers; made once.
-fn identity(folder: &Path) -> anyhow::Result<String> {
-    let path = folder.join("identity");
-    let shown = || path.display().to_string();
-    match fs::read_to_string(&path) {
-        Ok(found) if found.trim().len() == 32 => return Ok(found.trim().to_owned()),
-        Ok(_) => {} // a crash cut it off: nothing was published under it yet
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(shown),
-    }
-    outbox::make_folder(folder)?;
-    let made = uuid::Uuid::new_v4().simple().to_string();
-    let write = || -> std::io::Result<()> {
-        let part = folder.join("identity.part");
-        let mut file = File::create(&part)?;
-        file.write_all(made.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&part, &path)?;
-        outbox::sync_folder(folder)
-    };
-    write().with_context(shown)?;
-    Ok(made)
 }
 
 /// Where rows of one input go.
@@ -271,7 +247,8 @@ struct KafkaSink {
 /// How rows get to Kafka.
 enum Way {
     Once(Box<Once>),
-    Often(Post),
+    /// Beside it the folder in which an earlier run may have left rows.
+    Often(Post, Option<PathBuf>),
 }
 
 struct Once {
@@ -288,7 +265,18 @@ impl Sink for KafkaSink {
     fn recover(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
         match &mut self.way {
             Way::Once(once) => once.recover(checkpoint, &lots(staged)?),
-            Way::Often(_) => Ok(()),
+            Way::Often(_, None) => Ok(()),
+            Way::Often(_, Some(folder)) => {
+                for lot in lots(staged)? {
+                    anyhow::ensure!(
+                        !outbox::is_there(folder, &lot)?,
+                        "{} rows wait in {} since the last run was cut off; run once more with delivery: exactly_once",
+                        lot.rows,
+                        folder.display()
+                    );
+                }
+                Ok(())
+            }
         }
     }
 
@@ -307,6 +295,7 @@ impl Sink for KafkaSink {
         };
         encoder.encode(batch, &mut |row, payload| {
             columns.render(&address.topic, row, topic_part, &mut letter.topic);
+            make_topic(&mut letter.topic);
             if let Some(template) = &address.key {
                 let mut key = String::new();
                 columns.render(template, row, Cow::Owned, &mut key);
@@ -314,7 +303,7 @@ impl Sink for KafkaSink {
             }
             match way {
                 Way::Once(once) => once.outbox.push(&letter.topic, letter.key.as_deref(), payload),
-                Way::Often(post) => {
+                Way::Often(post, _) => {
                     letter.payload.clear();
                     letter.payload.extend_from_slice(payload);
                     post.send(&letter)
@@ -329,7 +318,7 @@ impl Sink for KafkaSink {
                 let lot = once.outbox.finish()?;
                 Ok(Staged(lot.map_or(Ok(Value::Null), serde_json::to_value)?))
             }
-            Way::Often(post) => {
+            Way::Often(post, _) => {
                 post.flush()?;
                 Ok(Staged(Value::Null))
             }
@@ -339,7 +328,7 @@ impl Sink for KafkaSink {
     fn publish(&mut self, checkpoint: u64, staged: &[Staged]) -> anyhow::Result<()> {
         match &mut self.way {
             Way::Once(once) => once.publish(checkpoint, &lots(staged)?),
-            Way::Often(_) => Ok(()),
+            Way::Often(..) => Ok(()),
         }
     }
 }
@@ -350,7 +339,7 @@ fn lots(staged: &[Staged]) -> anyhow::Result<Vec<Lot>> {
     given
         .map(|staged| {
             serde_json::from_value(staged.0.clone())
-                .with_context(|| format!("`{}` was staged by another sink", staged.0))
+                .context("another kind of sink staged under this name; give this one another name")
         })
         .collect()
 }
@@ -458,6 +447,14 @@ fn topic_part(value: String) -> Cow<'static, str> {
     }
 }
 
+/// Of parts that a topic's name may have, a name that Kafka takes: a machine's odd name must not end the run.
+fn make_topic(name: &mut String) {
+    name.truncate(TOPIC_LIMIT);
+    if !is_topic(name) {
+        *name = name.replace('.', "_");
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -506,13 +503,42 @@ mod tests {
     }
 
     #[test]
-    fn a_state_has_one_identity() {
+    fn whole_names_of_topics() {
+        let check = |name: &str, expect: &str| {
+            let mut made = name.to_owned();
+            make_topic(&mut made);
+            assert_eq!(made, expect);
+            assert!(is_topic(&made), "{made}");
+        };
+        check("alerts-press.1", "alerts-press.1");
+        check(".", "_");
+        check("..", "__");
+        check(&"x".repeat(300), &"x".repeat(TOPIC_LIMIT));
+    }
+
+    #[test]
+    fn rows_that_wait_for_exactly_once_are_not_forgotten_by_at_least_once() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("ops");
-        let made = identity(&folder).unwrap();
-        assert_eq!(identity(&folder).unwrap(), made);
-        assert_ne!(identity(&dir.path().join("other")).unwrap(), made);
-        fs::write(folder.join("identity"), "cut").unwrap();
-        assert_eq!(identity(&folder).unwrap().len(), 32);
+        let mut outbox = Outbox::new(dir.path().to_owned(), 1);
+        outbox.push("t", None, b"1").unwrap();
+        let lot = outbox.finish().unwrap().unwrap();
+        let staged = [Staged(serde_json::to_value(&lot).unwrap())];
+        let section = Section::from_yaml("ops", "{brokers: 'k:9092', topic: t, delivery: at_least_once}");
+        let opening = Opening {
+            generation: 2,
+            publishes: true,
+            folder: Some(dir.path().to_owned()),
+        };
+        let plan = build(&section, &[])
+            .map_err(|problems| format!("{problems:?}"))
+            .unwrap();
+        let mut sink = plan.open(&opening).unwrap();
+        let said = sink.recover(1, &staged).unwrap_err().to_string();
+        assert!(
+            said.contains("1 rows wait in") && said.contains("exactly_once"),
+            "{said}"
+        );
+        outbox::remove(dir.path(), &[lot]).unwrap();
+        sink.recover(1, &staged).unwrap();
     }
 }

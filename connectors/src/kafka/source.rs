@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use rdkafka::Message as _;
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use schemars::JsonSchema;
@@ -187,6 +188,7 @@ impl Source for KafkaSource {
         if let Some(known) = &mut known {
             known.retain(|key, _| place::reader_of(key, self.readers) == partition);
         }
+        self.brokers.check_files()?;
         let listener = self.brokers.listener(&self.name);
         let client = Client::from_config_and_context(&self.client_config(), listener)
             .with_context(|| format!("a client for {} (`brokers`, `tls`)", self.brokers.list()))?;
@@ -358,6 +360,7 @@ impl Reader {
                 };
                 anyhow::bail!("the broker refuses to let us read: {error}; check `{setting}` and the rights of `user`");
             }
+            Some(Code::BadMessage) if self.client.context().is_foreign(&error.to_string()) => {}
             Some(Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::InvalidMessageSize) => {
                 anyhow::bail!("a batch of messages on the broker is damaged: {error}");
             }

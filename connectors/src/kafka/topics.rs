@@ -54,7 +54,7 @@ impl std::fmt::Display for Topics {
 }
 
 /// The longest name that Kafka allows.
-const TOPIC_LIMIT: usize = 249;
+pub(crate) const TOPIC_LIMIT: usize = 249;
 
 /// True for what Kafka takes as a topic's name.
 pub(crate) fn is_topic(name: &str) -> bool {
