@@ -437,6 +437,54 @@ fn rows_go_out_and_come_back() {
 }
 
 #[test]
+fn a_row_that_is_too_large_for_the_broker_costs_itself_only() {
+    let log = Log::shared();
+    let Some(broker) = Mosquitto::with("allow_anonymous true\nmax_packet_size 400") else {
+        return;
+    };
+    let mut reader = Reader::open(
+        &broker.url(),
+        "topic: 'out/{machine}/{signal}'\ndecode: {value: /value}",
+    );
+    let mut publisher = Publisher::connect(&broker.url()).unwrap();
+    until("the subscription stands", || {
+        publisher.publish("out/probe/x", br#"{"value":-1}"#).unwrap();
+        publisher.flush().unwrap();
+        reader.poll().then_some(())
+    });
+    let section = Section::from_yaml(
+        "sized",
+        &format!("url: {}\ntopic: 'out/{{machine}}/{{signal}}'", broker.url()),
+    );
+    let input = Input {
+        name: "plc".into(),
+        table: samples(),
+        extends: Vec::new(),
+    };
+    let mut sink = (sink::KIND.build)(&section, &[input]).unwrap().open(&OPENING).unwrap();
+    let (short, long) = ("x".repeat(100), "x".repeat(600));
+    let row = |number, text| Sample {
+        machine: "m",
+        signal: "s",
+        ts: 0,
+        value: Some(number),
+        text: Some(text),
+    };
+    sink.write(
+        0,
+        &samples_batch([row(1.0, &*short), row(2.0, &*long), row(3.0, &*short)]),
+    )
+    .unwrap();
+    sink.stage(1).unwrap();
+    until("the other rows", || {
+        reader.poll();
+        let rows: Vec<i64> = reader.values().into_iter().filter(|value| *value > 0).collect();
+        (rows == [1, 3]).then_some(())
+    });
+    assert_eq!(log.lines("sized", "was not sent: it has"), 1);
+}
+
+#[test]
 fn a_sink_waits_for_its_broker() {
     let Some(mut broker) = Mosquitto::start() else { return };
     broker.kill();

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::endpoint::Endpoint;
 use super::link::{Ack, Event, Fault, GOODBYE, Link, Presence, Qos, Receipt, Sender, Subscription, connect};
@@ -17,6 +17,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 /// Being refused doesn't mend itself: try again more slowly.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
+/// A connection that is lost sooner than this was no success: something at the other end ends it each time.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// How long a broker may take to close the connection after our goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -72,6 +74,8 @@ impl Acks {
 pub(crate) struct Connection {
     sender: Sender,
     acks: Arc<Acks>,
+    /// None before the first connection.
+    largest: watch::Receiver<Option<usize>>,
     announce: Arc<Notify>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -95,6 +99,7 @@ impl Connection {
         let (sender, link) = connect(endpoint, subscription.as_ref(), &socket)?;
         let (announce, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let acks = Arc::new(Acks::default());
+        let (tell_largest, largest) = watch::channel(None);
         let driver = Driver {
             name: name.to_owned(),
             endpoint: endpoint.clone(),
@@ -107,6 +112,8 @@ impl Connection {
             acks: acks.clone(),
             number: 0,
             on_their_way: 0,
+            short_lives: ShortLives::default(),
+            largest: tell_largest,
             announce: announce.clone(),
             stop: stop.clone(),
         };
@@ -117,6 +124,7 @@ impl Connection {
         Ok(Connection {
             sender,
             acks,
+            largest,
             announce,
             stop,
             thread: Some(thread),
@@ -126,6 +134,13 @@ impl Connection {
     /// False once the connection's thread has ended.
     pub(crate) fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// The largest packet that the broker takes, in bytes; waits until it was reached once.
+    pub(crate) async fn largest_packet(&mut self) -> anyhow::Result<usize> {
+        let told = self.largest.wait_for(Option::is_some).await;
+        let largest = told.ok().and_then(|largest| *largest);
+        largest.context("the MQTT connection's thread has ended")
     }
 
     /// Queues a message; waits while the queue is full. The receipt says when the broker has it.
@@ -175,8 +190,38 @@ struct Driver {
     number: u64,
     /// Acknowledgements that were handed to the client and are not on the wire yet.
     on_their_way: usize,
+    short_lives: ShortLives,
+    largest: watch::Sender<Option<usize>>,
     announce: Arc<Notify>,
     stop: Arc<Notify>,
+}
+
+/// Connections in a row that did not last.
+#[derive(Default)]
+struct ShortLives {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl ShortLives {
+    fn begins(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// The least time to wait before the next connection, after one was lost or never made.
+    fn ends(&mut self, now: Instant) -> Duration {
+        match self.since.take() {
+            Some(since) if now.duration_since(since) >= STEADY => self.count = 0,
+            Some(_) => self.count += 1,
+            None => {}
+        }
+        (BACKOFF_FIRST * 2_u32.pow(self.count.min(16))).min(BACKOFF_REFUSED)
+    }
+
+    /// True when it is no accident any more.
+    fn is_habit(&self) -> bool {
+        self.count > 2
+    }
 }
 
 /// What was logged last, so that each change is logged once.
@@ -215,8 +260,13 @@ impl Driver {
                     }
                     continue;
                 }
-                Ok(Event::Connected { session_present }) => {
+                Ok(Event::Connected {
+                    session_present,
+                    largest,
+                }) => {
                     backoff = BACKOFF_FIRST;
+                    self.short_lives.begins(Instant::now());
+                    self.largest.send_replace(Some(largest));
                     self.connected(&mut state);
                     if on_incoming(Incoming::Connected { session_present }).is_break() {
                         break;
@@ -246,7 +296,8 @@ impl Driver {
                     self.number += 1;
                     self.on_their_way = 0;
                     self.socket.release();
-                    self.lost(&mut state, fault, &mut backoff)
+                    let least = self.short_lives.ends(Instant::now());
+                    self.lost(&mut state, fault, &mut backoff).max(least)
                 }
             };
             tokio::select! {
@@ -331,7 +382,13 @@ impl Driver {
                     tracing::warn!("{name}: no secure connection to the broker {url}: {reason}; trying again");
                 }
                 Fault::Lost(reason) if *state == State::Connected => {
-                    tracing::warn!("{name}: the connection to {url} was lost: {reason}; trying again");
+                    let hint = match &self.endpoint.client_id {
+                        Some(id) if self.short_lives.is_habit() => {
+                            format!(", soon after it was made: does another client have the `client_id` {id}?")
+                        }
+                        _ => String::new(),
+                    };
+                    tracing::warn!("{name}: the connection to {url} was lost: {reason}{hint}; trying again");
                 }
                 Fault::Lost(reason) => {
                     // A broker that doesn't like our certificate may close before it has said so.
@@ -411,4 +468,31 @@ fn send_acks(acks: &Acks, sender: &Sender, number: u64) -> usize {
         waiting.pop_front();
     }
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_do_not_last_are_made_less_often() {
+        let mut lives = ShortLives::default();
+        let mut now = Instant::now();
+        let mut check = |lived_secs: Option<u64>, expect_ms: u128| {
+            if let Some(lived_secs) = lived_secs {
+                lives.begins(now);
+                now += Duration::from_secs(lived_secs);
+            }
+            assert_eq!(lives.ends(now).as_millis(), expect_ms, "{lived_secs:?}");
+        };
+        check(None, 100);
+        check(Some(60), 100);
+        check(Some(0), 200);
+        check(Some(4), 400);
+        check(None, 400); // nobody was there
+        for expect_ms in [800, 1600, 3200, 5000, 5000] {
+            check(Some(1), expect_ms);
+        }
+        check(Some(5), 100);
+    }
 }

@@ -321,6 +321,8 @@ fn qos_5(qos: Qos) -> rumqttc_v5::QoS {
 pub(super) enum Event {
     Connected {
         session_present: bool,
+        /// The largest packet that the broker takes, in bytes.
+        largest: usize,
     },
     Publish {
         topic: bytes::Bytes,
@@ -410,6 +412,7 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
     match link.poll().await {
         Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
             session_present: ack.session_present,
+            largest: PACKET_LIMIT as usize, // a broker with a lower one does not say so under MQTT 3.1.1
         }),
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
             ack: Ack::of(publish.qos as Qos, publish.pkid),
@@ -440,9 +443,13 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
 async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
     use rumqttc_v5::{ConnectReturnCode, ConnectionError, Event as Incoming, Outgoing, Packet, SubscribeReasonCode};
     match link.poll().await {
-        Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
-            session_present: ack.session_present,
-        }),
+        Ok(Incoming::Incoming(Packet::ConnAck(ack))) => {
+            let told = ack.properties.as_ref().and_then(|told| told.max_packet_size);
+            Ok(Event::Connected {
+                session_present: ack.session_present,
+                largest: told.unwrap_or(PACKET_LIMIT).min(PACKET_LIMIT) as usize,
+            })
+        }
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
             ack: Ack::of(publish.qos as Qos, publish.pkid),
             topic: publish.topic,

@@ -193,11 +193,14 @@ fn level(value: &str) -> String {
     }
 }
 
+/// The most bytes that a packet has beside topic and payload.
+const AROUND: usize = 16;
 /// Messages that the broker hasn't acknowledged yet.
 const IN_FLIGHT: usize = 1024;
 
 /// Sends messages in order, keeps each until the broker has it, and sends it again where a connection was lost before.
 pub(crate) struct Outbox {
+    name: String,
     connection: Connection,
     qos: Qos,
     retain: bool,
@@ -208,6 +211,7 @@ impl Outbox {
     pub(crate) fn start(name: &str, endpoint: &Endpoint, qos: Qos, retain: bool) -> anyhow::Result<Self> {
         let connection = Connection::start(name, endpoint, None, None, |_| ControlFlow::Continue(()))?;
         Ok(Outbox {
+            name: name.to_owned(),
             connection,
             qos,
             retain,
@@ -216,7 +220,19 @@ impl Outbox {
     }
 
     /// Sends a message; blocks while too many are on their way.
+    ///
+    /// One that is larger than the broker takes is left out, and said: sending it would end the connection, each time again.
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) -> anyhow::Result<()> {
+        let largest = block_on(self.connection.largest_packet())?;
+        let bytes = topic.len() + payload.len() + AROUND;
+        if bytes > largest {
+            tracing::error!(
+                "{}: a row for `{topic}` was not sent: it has {bytes} bytes, and the broker takes {largest}; raise its limit (Mosquitto: \
+                 `max_packet_size`)",
+                self.name
+            );
+            return Ok(());
+        }
         while self.in_flight.len() >= IN_FLIGHT {
             block_on(self.settle_first())?;
         }
