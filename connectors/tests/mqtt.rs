@@ -485,6 +485,20 @@ fn a_row_that_is_too_large_for_the_broker_costs_itself_only() {
 }
 
 #[test]
+fn a_quality_of_service_that_the_broker_has_not_is_an_error() {
+    let Some(broker) = Mosquitto::with("allow_anonymous true\nmax_qos 0") else {
+        return;
+    };
+    let error = sink_to(&broker.url()).write(0, &one_row()).unwrap_err();
+    assert!(error.to_string().contains("write qos: 0"), "{error:#}");
+    let log = Log::shared();
+    let _reader = Reader::named("granted", &broker.url(), NUMBER);
+    until("it is said of a source", || {
+        (log.lines("granted", "with QoS 0 and not 1") == 1).then_some(())
+    });
+}
+
+#[test]
 fn a_sink_waits_for_its_broker() {
     let Some(mut broker) = Mosquitto::start() else { return };
     broker.kill();

@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio::sync::{Notify, watch};
 
 use super::endpoint::Endpoint;
-use super::link::{Ack, Event, Fault, GOODBYE, Link, Presence, Qos, Receipt, Sender, Subscription, connect};
+use super::link::{Ack, Event, Fault, GOODBYE, Limits, Link, Presence, Qos, Receipt, Sender, Subscription, connect};
 use super::socket::Socket;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -75,7 +75,7 @@ pub(crate) struct Connection {
     sender: Sender,
     acks: Arc<Acks>,
     /// None before the first connection.
-    largest: watch::Receiver<Option<usize>>,
+    limits: watch::Receiver<Option<Limits>>,
     announce: Arc<Notify>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -99,7 +99,7 @@ impl Connection {
         let (sender, link) = connect(endpoint, subscription.as_ref(), &socket)?;
         let (announce, stop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let acks = Arc::new(Acks::default());
-        let (tell_largest, largest) = watch::channel(None);
+        let (tell_limits, limits) = watch::channel(None);
         let driver = Driver {
             name: name.to_owned(),
             endpoint: endpoint.clone(),
@@ -113,7 +113,7 @@ impl Connection {
             number: 0,
             on_their_way: 0,
             short_lives: ShortLives::default(),
-            largest: tell_largest,
+            limits: tell_limits,
             announce: announce.clone(),
             stop: stop.clone(),
         };
@@ -124,7 +124,7 @@ impl Connection {
         Ok(Connection {
             sender,
             acks,
-            largest,
+            limits,
             announce,
             stop,
             thread: Some(thread),
@@ -136,11 +136,11 @@ impl Connection {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// The largest packet that the broker takes, in bytes; waits until it was reached once.
-    pub(crate) async fn largest_packet(&mut self) -> anyhow::Result<usize> {
-        let told = self.largest.wait_for(Option::is_some).await;
-        let largest = told.ok().and_then(|largest| *largest);
-        largest.context("the MQTT connection's thread has ended")
+    /// What the broker takes; waits until it was reached once.
+    pub(crate) async fn limits(&mut self) -> anyhow::Result<Limits> {
+        let told = self.limits.wait_for(Option::is_some).await;
+        let limits = told.ok().and_then(|limits| *limits);
+        limits.context("the MQTT connection's thread has ended")
     }
 
     /// Queues a message; waits while the queue is full. The receipt says when the broker has it.
@@ -191,7 +191,7 @@ struct Driver {
     /// Acknowledgements that were handed to the client and are not on the wire yet.
     on_their_way: usize,
     short_lives: ShortLives,
-    largest: watch::Sender<Option<usize>>,
+    limits: watch::Sender<Option<Limits>>,
     announce: Arc<Notify>,
     stop: Arc<Notify>,
 }
@@ -262,11 +262,11 @@ impl Driver {
                 }
                 Ok(Event::Connected {
                     session_present,
-                    largest,
+                    limits,
                 }) => {
                     backoff = BACKOFF_FIRST;
                     self.short_lives.begins(Instant::now());
-                    self.largest.send_replace(Some(largest));
+                    self.limits.send_replace(Some(limits));
                     self.connected(&mut state);
                     if on_incoming(Incoming::Connected { session_present }).is_break() {
                         break;
@@ -281,6 +281,17 @@ impl Driver {
                         self.name,
                         self.endpoint.url
                     );
+                    continue;
+                }
+                Ok(Event::Subscribed(granted)) => {
+                    let asked = self.subscription.as_ref().map_or(0, |asked| asked.qos);
+                    if granted < asked {
+                        tracing::warn!(
+                            "{}: the broker {} gives messages with QoS {granted} and not {asked} (`qos`): it may lose some",
+                            self.name,
+                            self.endpoint.url
+                        );
+                    }
                     continue;
                 }
                 Ok(Event::Acknowledged) => {

@@ -26,6 +26,22 @@ const KEEP_ALIVE_SECS: u16 = 60;
 /// price is that a broker that vanishes without a word is missed only after as long.
 const SUBSCRIBER_KEEP_ALIVE_SECS: u16 = 600;
 
+/// What a broker takes from us, as it said when it was reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) packet_bytes: usize,
+    pub(crate) qos: Qos,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            packet_bytes: PACKET_LIMIT as usize,
+            qos: 2,
+        }
+    }
+}
+
 /// What to keep subscribed, and on which terms.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
@@ -321,8 +337,7 @@ fn qos_5(qos: Qos) -> rumqttc_v5::QoS {
 pub(super) enum Event {
     Connected {
         session_present: bool,
-        /// The largest packet that the broker takes, in bytes.
-        largest: usize,
+        limits: Limits,
     },
     Publish {
         topic: bytes::Bytes,
@@ -334,6 +349,8 @@ pub(super) enum Event {
     /// An acknowledgement of ours is on the wire.
     Acknowledged,
     SubscriptionRefused(String),
+    /// The broker gives what was subscribed to with this quality of service.
+    Subscribed(Qos),
     Other,
 }
 
@@ -412,7 +429,7 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
     match link.poll().await {
         Ok(Incoming::Incoming(Packet::ConnAck(ack))) => Ok(Event::Connected {
             session_present: ack.session_present,
-            largest: PACKET_LIMIT as usize, // a broker with a lower one does not say so under MQTT 3.1.1
+            limits: Limits::default(), // a broker with lower ones does not say so under MQTT 3.1.1
         }),
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
             ack: Ack::of(publish.qos as Qos, publish.pkid),
@@ -421,8 +438,12 @@ async fn poll_311(link: &mut rumqttc_v4::EventLoop) -> Result<Event, Fault> {
             again: publish.dup,
         }),
         Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
-        Ok(Incoming::Incoming(Packet::SubAck(ack))) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
-            Ok(Event::SubscriptionRefused("refused".into()))
+        Ok(Incoming::Incoming(Packet::SubAck(ack))) => {
+            let granted = ack.return_codes.iter().map(|code| match code {
+                SubscribeReasonCode::Success(qos) => Ok(*qos as Qos),
+                SubscribeReasonCode::Failure => Err("refused".to_owned()),
+            });
+            Ok(subscribed(granted))
         }
         Ok(_) => Ok(Event::Other),
         Err(ConnectionError::ConnectionRefused(code)) => {
@@ -444,10 +465,14 @@ async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
     use rumqttc_v5::{ConnectReturnCode, ConnectionError, Event as Incoming, Outgoing, Packet, SubscribeReasonCode};
     match link.poll().await {
         Ok(Incoming::Incoming(Packet::ConnAck(ack))) => {
-            let told = ack.properties.as_ref().and_then(|told| told.max_packet_size);
+            let mut limits = Limits::default();
+            if let Some(told) = &ack.properties {
+                limits.packet_bytes = told.max_packet_size.unwrap_or(PACKET_LIMIT).min(PACKET_LIMIT) as usize;
+                limits.qos = told.max_qos.unwrap_or(limits.qos);
+            }
             Ok(Event::Connected {
                 session_present: ack.session_present,
-                largest: told.unwrap_or(PACKET_LIMIT).min(PACKET_LIMIT) as usize,
+                limits,
             })
         }
         Ok(Incoming::Incoming(Packet::Publish(publish))) => Ok(Event::Publish {
@@ -458,13 +483,11 @@ async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
         }),
         Ok(Incoming::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_))) => Ok(Event::Acknowledged),
         Ok(Incoming::Incoming(Packet::SubAck(ack))) => {
-            let refused = ack
-                .return_codes
-                .iter()
-                .find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-            Ok(refused.map_or(Event::Other, |code| {
-                Event::SubscriptionRefused(words(&format!("{code:?}")))
-            }))
+            let granted = ack.return_codes.iter().map(|code| match code {
+                SubscribeReasonCode::Success(qos) => Ok(*qos as Qos),
+                code => Err(words(&format!("{code:?}"))),
+            });
+            Ok(subscribed(granted))
         }
         Ok(_) => Ok(Event::Other),
         Err(ConnectionError::ConnectionRefused(code)) => {
@@ -479,6 +502,15 @@ async fn poll_5(link: &mut rumqttc_v5::EventLoop) -> Result<Event, Fault> {
         }
         Err(ConnectionError::RequestsDone | ConnectionError::DisconnectTimeout) => Err(Fault::Done),
         Err(error) => Err(Fault::of(&error)),
+    }
+}
+
+/// What became of a subscription to several filters.
+fn subscribed(granted: impl Iterator<Item = Result<Qos, String>>) -> Event {
+    let granted: Result<Vec<Qos>, String> = granted.collect();
+    match granted {
+        Ok(granted) => granted.into_iter().min().map_or(Event::Other, Event::Subscribed),
+        Err(reason) => Event::SubscriptionRefused(reason),
     }
 }
 

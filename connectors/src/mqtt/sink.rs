@@ -223,8 +223,14 @@ impl Outbox {
     ///
     /// One that is larger than the broker takes is left out, and said: sending it would end the connection, each time again.
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) -> anyhow::Result<()> {
-        let largest = block_on(self.connection.largest_packet())?;
-        let bytes = topic.len() + payload.len() + AROUND;
+        let limits = block_on(self.connection.limits())?;
+        anyhow::ensure!(
+            self.qos <= limits.qos,
+            "the broker takes no message of QoS {}; write qos: {}",
+            self.qos,
+            limits.qos
+        );
+        let (bytes, largest) = (topic.len() + payload.len() + AROUND, limits.packet_bytes);
         if bytes > largest {
             tracing::error!(
                 "{}: a row for `{topic}` was not sent: it has {bytes} bytes, and the broker takes {largest}; raise its limit (Mosquitto: \
