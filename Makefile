@@ -75,6 +75,9 @@ torture: $(PAGE)
 	$(TORTURE) --kills 200 --mqtt
 	$(TORTURE) --kills 100 --mqtt --failpoints
 	$(TORTURE) --kills 100 --kafka
+	$(TORTURE) --kills 100 --mqtt --kafka
+	$(TORTURE) --kills 100 --http --sinks
+	$(TORTURE) --kills 100 --mqtt --kafka --http --sinks --failpoints
 
 clean:
 	cargo clean

@@ -1,9 +1,10 @@
-//! A real Mosquitto, and producers that speak just enough MQTT 3.1.1 themselves to publish and to be acknowledged.
+//! A real Mosquitto, and clients that speak just enough MQTT 3.1.1 themselves to publish, or to take what is published.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ impl Broker {
     /// # Errors
     /// Mosquitto is missing, or doesn't listen.
     pub fn start(work: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let config = work.join("mosquitto.conf");
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
@@ -64,6 +65,14 @@ impl Drop for Broker {
     }
 }
 
+/// A port of loopback that nobody listens at now.
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// A connection that publishes with QoS 1.
 #[derive(Debug)]
 pub struct Publisher {
@@ -75,6 +84,8 @@ pub struct Publisher {
 const CONNECT: u8 = 0x10;
 const PUBLISH_QOS_1: u8 = 0x32;
 const PUBACK: u8 = 0x40;
+const SUBSCRIBE: u8 = 0x82;
+const SUBACK: u8 = 0x90;
 
 impl Publisher {
     /// Connects with a clean session.
@@ -82,18 +93,8 @@ impl Publisher {
     /// # Errors
     /// The broker is away or refuses.
     pub fn connect(port: u16, name: &str) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        // Protocol level 4, clean session, no keep-alive.
-        let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
-        text(&mut body, name.as_bytes());
-        stream.write_all(&packet(CONNECT, &body))?;
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer)?;
-        anyhow::ensure!(answer == [0x20, 2, 0, 0], "the broker refused {name}: {answer:?}");
         Ok(Publisher {
-            stream,
+            stream: connect(port, name)?,
             packet: 0,
             unanswered: 0,
         })
@@ -129,6 +130,97 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+/// A connection that takes what is published below a filter, with QoS 1, until the program ends.
+#[derive(Clone, Debug)]
+pub struct Subscriber(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Subscriber {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// The broker is away or refuses.
+    pub fn connect(port: u16, name: &str, filter: &str) -> anyhow::Result<Self> {
+        let mut stream = connect(port, name)?;
+        let mut body = vec![0, 1];
+        text(&mut body, filter.as_bytes());
+        body.push(1);
+        stream.write_all(&packet(SUBSCRIBE, &body))?;
+        let (kind, answer) = read_packet(&mut stream)?;
+        anyhow::ensure!(
+            kind == SUBACK && answer == [0, 1, 1],
+            "the broker refused {filter}: {answer:?}"
+        );
+        stream.set_read_timeout(None)?;
+        let subscriber = Subscriber(Arc::default());
+        let payloads = subscriber.0.clone();
+        // It ends with the broker.
+        std::thread::spawn(move || {
+            while let Ok((kind, body)) = read_packet(&mut stream) {
+                if let Some((id, payload)) = published(kind, &body) {
+                    payloads
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(payload.to_vec());
+                    if stream.write_all(&packet(PUBACK, id)).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        Ok(subscriber)
+    }
+
+    /// The payloads that came so far.
+    pub fn payloads(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The packet id and the payload of a message with QoS 1.
+fn published(kind: u8, body: &[u8]) -> Option<(&[u8], &[u8])> {
+    // The bit between says that it is given again.
+    if kind & !0x08 != PUBLISH_QOS_1 {
+        return None;
+    }
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    let rest = rest.get(u16::from_be_bytes(*length).into()..)?;
+    rest.split_at_checked(2)
+}
+
+/// Signs in with a clean session, without keep-alive.
+fn connect(port: u16, name: &str) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    // Protocol level 4, clean session, no keep-alive.
+    let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
+    text(&mut body, name.as_bytes());
+    stream.write_all(&packet(CONNECT, &body))?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    anyhow::ensure!(answer == [0x20, 2, 0, 0], "the broker refused {name}: {answer:?}");
+    Ok(stream)
+}
+
+/// The first byte of a packet and its body.
+fn read_packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let kind = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte)?;
+        length |= usize::from(byte[0] & 127) << shift;
+        shift += 7;
+        if byte[0] < 128 || shift > 21 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((kind, body))
 }
 
 fn text(body: &mut Vec<u8>, bytes: &[u8]) {

@@ -4,21 +4,29 @@
 //! - [`program`]: a run of one process or of a cluster, to be killed. [`dice`]: chance that replays.
 //! - [`history`]: the tables of a data directory. [`verdict`]: lost, twice, different.
 //! - [`killing`]: kills at random times. [`points`]: kills at every write, fsync, link, commit and acknowledgement.
-//! - [`broker`], [`lines`], [`messages`]: the same behind a real Mosquitto, whose messages can't be read twice, or a real Kafka, to which rows go
-//!   again.
+//! - [`messages`]: kills while messages come over [`lines`]: a real Mosquitto ([`broker`]), a real [`kafka`], senders over HTTP ([`pushing`]).
+//!   [`acknowledged`], [`windows`]: none lost, none twice; [`delta`]: history as others read it; [`sinks`]: files, a topic, a [`hook`] and a [`mail`] server.
 
+mod acknowledged;
 mod broker;
+mod delta;
 mod dice;
 mod history;
+mod hook;
 mod input;
+mod kafka;
 #[path = "../../../connectors/tests/kafka_broker/mod.rs"]
 mod kafka_broker;
 mod killing;
 mod lines;
+mod mail;
 mod messages;
 mod points;
 mod program;
+mod pushing;
+mod sinks;
 mod verdict;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,7 +36,9 @@ use anyhow::Context;
 use clap::Parser;
 
 use crate::lines::Line;
+use crate::messages::Torture;
 use crate::program::Program;
+use crate::sinks::Sinks;
 use crate::verdict::Verdict;
 
 /// Kills Taktline at random times, or at its fault points, and compares history with an undisturbed run, row for row.
@@ -52,19 +62,25 @@ struct Args {
     /// With --failpoints: only these points.
     #[arg(long = "fault", value_name = "NAME")]
     faults: Vec<String>,
-    /// Read messages of a real Mosquitto through the journal, not files.
+    /// Read messages of a real Mosquitto through the journal, not files. With --kafka and --http beside it, one pipeline reads them all.
     #[arg(long)]
     mqtt: bool,
-    /// Read messages of a real Kafka, and write them to another topic exactly once.
-    #[arg(long, conflicts_with = "mqtt")]
+    /// Read messages of a real Kafka, and write all messages to another topic of it, exactly once.
+    #[arg(long)]
     kafka: bool,
+    /// Read what senders push over HTTP until it is answered with 202.
+    #[arg(long)]
+    http: bool,
+    /// With messages: write to files, an MQTT topic, a webhook and a mail server too.
+    #[arg(long)]
+    sinks: bool,
     /// How long the input takes to read, in seconds.
     #[arg(long, default_value_t = 20)]
     secs: u64,
     /// Where data directories and logs are; what a failed run left stays there.
     #[arg(long, default_value = "/tmp/taktline-torture")]
     work: PathBuf,
-    /// What CI has time for: a few random kills of one process, of a cluster, and behind a broker.
+    /// What CI has time for: a few random kills of one process, of a cluster, and with messages over all ways into all sinks.
     #[arg(long)]
     short: bool,
 }
@@ -101,37 +117,66 @@ fn torture(args: &Args, seed: u64, work: &Path) -> anyhow::Result<Verdict> {
     if args.short {
         let mut verdict = files(args, seed, &Amount::short(15, 1), &folder(work, "files")?)?;
         verdict.add(files(args, seed, &Amount::short(4, 3), &folder(work, "cluster")?)?);
-        let broker = folder(work, "broker")?;
-        verdict.add(messages::torture(
-            Line::mqtt(&broker)?,
-            &args.taktline,
-            seed,
-            5,
-            None,
-            &folder(work, "messages")?,
-        )?);
+        let all = Ways {
+            mqtt: true,
+            kafka: true,
+            http: true,
+            sinks: true,
+        };
+        verdict.add(all.torture(args, seed, 5, &folder(work, "messages")?)?);
         return Ok(verdict);
     }
-    if args.mqtt {
-        let faults = args.failpoints.then(|| points::of_messages(&args.faults));
-        return messages::torture(
-            Line::mqtt(work)?,
-            &args.taktline,
-            seed,
-            args.kills,
-            faults.as_deref(),
-            work,
-        );
+    let ways = Ways {
+        mqtt: args.mqtt,
+        kafka: args.kafka,
+        http: args.http,
+        sinks: args.sinks,
+    };
+    if ways.mqtt || ways.kafka || ways.http {
+        return ways.torture(args, seed, args.kills, work);
     }
-    if args.kafka {
-        return messages::torture(Line::kafka()?, &args.taktline, seed, args.kills, None, work);
-    }
+    anyhow::ensure!(!ways.sinks, "--sinks goes with --mqtt, --kafka or --http");
     let amount = Amount {
         kills: args.kills,
         processes: args.processes,
         secs: args.secs,
     };
     files(args, seed, &amount, work)
+}
+
+/// Which ways messages take.
+struct Ways {
+    mqtt: bool,
+    kafka: bool,
+    http: bool,
+    sinks: bool,
+}
+
+impl Ways {
+    fn torture(&self, args: &Args, seed: u64, kills: u64, work: &Path) -> anyhow::Result<Verdict> {
+        let mut lines = Vec::new();
+        if self.mqtt {
+            lines.push(Line::mqtt(&folder(work, "mosquitto")?)?);
+        }
+        if self.kafka {
+            lines.push(Line::kafka()?);
+        }
+        if self.http {
+            lines.push(Line::http()?);
+        }
+        let sinks = self.sinks.then(|| Sinks::start(&folder(work, "sinks")?)).transpose()?;
+        let faults = args
+            .failpoints
+            .then(|| points::of_messages(&lines, self.sinks, &args.faults));
+        let torture = Torture {
+            taktline: &args.taktline,
+            seed,
+            kills,
+            faults: faults.as_deref(),
+            work,
+        };
+        messages::torture(&lines, sinks.as_ref(), &torture)
+    }
 }
 
 /// How much of it.

@@ -1,10 +1,11 @@
-//! Messages of a broker under kills: of Mosquitto through the journal, of Kafka from its log.
+//! Messages under kills: of Mosquitto and of HTTP senders through the journal, of Kafka from its log, all into one pipeline.
 //!
-//! The oracle is what the producers know to be acknowledged: each (producer, sequence) must be among the samples with the right
-//! checksum, once, also one that the broker gave again because its acknowledgement had not arrived. Each window holds as many samples as
-//! history has, and what is written to Kafka again is there once too.
+//! The oracle is what the producers know to be acknowledged: each message must be among the samples with the right checksum, once, also one
+//! that the broker or the sender gave again because its acknowledgement had not arrived. Each window holds as many samples as history has, and
+//! what is written to Kafka again is there once too. Producers of all lines send for the same machines.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,98 +14,80 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use serde_json::Value;
 
+use crate::acknowledged::{self, PROBE, Sent};
 use crate::dice::Dice;
-use crate::history;
-use crate::input::record;
-use crate::lines::{Line, OUT};
-use crate::points;
+use crate::lines::{Line, Producer};
 use crate::program::{Program, Running, Start};
+use crate::sinks::Sinks;
 use crate::verdict::Verdict;
+use crate::{delta, history, kafka, points, windows};
 
-const PRODUCERS: usize = 3;
+/// Machines, each with a producer on every line.
+const MACHINES: usize = 3;
 /// Messages that a producer sends at once, and how long it rests then.
 const BURST: u64 = 10;
 const REST: Duration = Duration::from_millis(40);
-const PATIENCE: Duration = Duration::from_secs(120);
+/// After so many messages values begin again.
+const WAVE: u64 = 300;
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Kills so many times while messages come in, at random or at `faults`, then waits for all of them and counts.
+/// What is killed, and how often.
+pub struct Torture<'t> {
+    pub taktline: &'t Path,
+    pub seed: u64,
+    pub kills: u64,
+    /// At these fault points; none: at random times.
+    pub faults: Option<&'t [String]>,
+    /// Where data and logs are.
+    pub work: &'t Path,
+}
+
+/// Kills while messages come in, then waits for all of them and counts.
 ///
 /// # Errors
-/// The broker or a process can't be started or read.
-pub fn torture(
-    line: Line,
-    taktline: &Path,
-    seed: u64,
-    kills: u64,
-    faults: Option<&[String]>,
-    work: &Path,
-) -> anyhow::Result<Verdict> {
-    let line = Arc::new(line);
+/// A broker or a process can't be started or read.
+pub fn torture(lines: &[Line], sinks: Option<&Sinks>, how: &Torture<'_>) -> anyhow::Result<Verdict> {
+    let Torture { taktline, work, .. } = *how;
     let pipeline = work.join("messages.yaml");
-    std::fs::write(&pipeline, text(&line, seed)).with_context(|| pipeline.display().to_string())?;
+    std::fs::write(&pipeline, text(lines, sinks, how.seed)).with_context(|| pipeline.display().to_string())?;
     let program = Program {
         taktline: taktline.to_owned(),
         pipeline,
         processes: 1,
     };
     let data = work.join("messages");
-    let mut dice = Dice::new(seed, "messages");
+    let mut dice = Dice::new(how.seed, "messages");
     let mut verdict = Verdict::default();
-    let how = |dice: &mut Dice, fault| Start {
-        workers: dice.pick(1..5),
-        fault,
-        for_ever: true,
-        ..Start::default()
-    };
-    let mut running = program.start(&data, &how(&mut dice, None))?;
-    subscribed(&line, taktline, &data, &mut running)?;
+    let mut running = program.start(&data, &start(&mut dice, None))?;
+    for line in lines {
+        subscribed(line, taktline, &data, &mut running)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
-    let producers: Vec<_> = (0..PRODUCERS).map(|n| produce(&line, n, &stop)).collect();
-    let mut reached: BTreeMap<&str, u64> = faults
-        .unwrap_or_default()
-        .iter()
-        .map(|point| (point.as_str(), 0))
-        .collect();
-    let mut point: Option<&str> = None;
-    while verdict.kills < kills && verdict.good() {
-        let limit = if point.is_some() { 3_000 } else { 1_200 };
-        match running.ends_within(dice.millis(0..limit))? {
-            None => running.kill()?,
-            Some(status) => match point {
-                Some(point) if status.signal() == Some(9) => *reached.entry(point).or_default() += 1,
-                _ => {
-                    verdict
-                        .faults
-                        .push(format!("a run ended with {status}:\n{}", running.last_words()));
-                    break;
-                }
-            },
+    let mut producers = Vec::new();
+    for line in lines {
+        for number in 0..MACHINES {
+            let machine = format!("machine-{number}");
+            let producer = line.producer(&machine)?;
+            producers.push(produce(producer, machine, line.name(), &stop));
         }
-        verdict.kills += 1;
-        point = faults.and_then(|faults| Some(faults.get(dice.pick(0..faults.len() as u64) as usize)?.as_str()));
-        let most = 1 << dice.pick(0..7);
-        let fault = point.map(|point| points::setting(point, dice.pick(0..most), "kill"));
-        running = program.start(&data, &how(&mut dice, fault))?;
     }
-    if point.is_some() {
-        // The last run, undisturbed.
-        running.kill()?;
-        running = program.start(&data, &how(&mut dice, None))?;
-    }
+    kill(&program, &data, how, &mut dice, &mut running, &mut verdict)?;
     // Messages go on until there is something behind the samples to compare too.
-    until("windows", &mut running, || {
-        Ok(data.join("windows/_delta_log").is_dir()
-            && !history::rows(taktline, &data, "SELECT 1 FROM windows LIMIT 1")?.is_empty())
-    })?;
+    let tables = ["windows", "alerts"];
+    for table in tables.iter().take(1 + usize::from(sinks.is_some())) {
+        until(table, &mut running, || {
+            let query = format!("SELECT 1 FROM {table} LIMIT 1");
+            Ok(begun(&data, table) && !history::rows(taktline, &data, &query)?.is_empty())
+        })?;
+    }
     stop.store(true, Ordering::Release);
     let mut sent = Vec::new();
     for producer in producers {
         sent.push(producer.join().map_err(|_| anyhow::anyhow!("a producer panicked"))??);
     }
-    let total: u64 = sent.iter().sum();
-    arrived(taktline, &data, total, &mut running)?;
+    arrived(taktline, &data, &sent, &mut running)?;
     running.terminate()?;
     match running.ends_within(PATIENCE)? {
         Some(status) if status.success() => {}
@@ -112,57 +95,161 @@ pub fn torture(
             .faults
             .push(format!("a stop ended with {status:?}:\n{}", running.last_words())),
     }
-    count(&mut verdict, &line, taktline, &data, &sent)?;
+    count(&mut verdict, lines, &data, &sent)?;
+    windows::compare(&mut verdict, taktline, &data)?;
+    if let Some(sinks) = sinks {
+        sinks.count(&mut verdict, taktline, &data, &sent)?;
+    }
+    Ok(verdict)
+}
+
+fn start(dice: &mut Dice, fault: Option<String>) -> Start {
+    Start {
+        workers: dice.pick(1..5),
+        fault,
+        for_ever: true,
+        ..Start::default()
+    }
+}
+
+/// Kills and starts again, so many times. The last run is not disturbed.
+fn kill(
+    program: &Program,
+    data: &Path,
+    how: &Torture<'_>,
+    dice: &mut Dice,
+    running: &mut Running,
+    verdict: &mut Verdict,
+) -> anyhow::Result<()> {
+    let faults = how.faults.unwrap_or_default();
+    let mut reached: BTreeMap<&str, u64> = faults.iter().map(|point| (point.as_str(), 0)).collect();
+    let mut point: Option<&str> = None;
+    let mut at_work = 0;
+    while verdict.kills < how.kills {
+        // Some of the kills hit the start and the recovery, most the work.
+        let works = !dice.once_in(3) && works(data, running)?;
+        at_work += u64::from(works);
+        let span = match (works, point) {
+            (true, Some(_)) => 0..3_000,
+            _ => 0..1_200,
+        };
+        match running.ends_within(dice.millis(span))? {
+            None => running.kill()?,
+            Some(status) => match point {
+                Some(point) if status.signal() == Some(9) => *reached.entry(point).or_default() += 1,
+                _ => {
+                    let words = running.last_words();
+                    verdict.faults.push(format!("a run ended with {status}:\n{words}"));
+                    break;
+                }
+            },
+        }
+        verdict.kills += 1;
+        point = faults
+            .get(dice.pick(0..faults.len() as u64) as usize)
+            .map(String::as_str);
+        let most = 1 << dice.pick(0..7);
+        let fault = point.map(|point| points::setting(point, dice.pick(0..most), "kill"));
+        *running = program.start(data, &start(dice, fault))?;
+    }
+    if point.is_some() {
+        running.kill()?;
+        *running = program.start(data, &start(dice, None))?;
+    }
     let never: Vec<&str> = reached
         .iter()
         .filter(|(_, times)| **times == 0)
         .map(|(point, _)| *point)
         .collect();
+    verdict.notes.push(format!(
+        "{at_work} kills after a checkpoint of the run, the others in its start or recovery"
+    ));
     if !never.is_empty() {
         verdict.notes.push(format!("never reached: {}", never.join(", ")));
     }
-    Ok(verdict)
+    Ok(())
 }
 
-fn text(line: &Line, seed: u64) -> String {
-    let (source, sinks) = line.sections(seed);
+/// Waits for a checkpoint of this run; false when it ends before.
+fn works(data: &Path, running: &mut Running) -> anyhow::Result<bool> {
+    let before = checkpoints(data)?;
+    let until = Instant::now() + PATIENCE;
+    while checkpoints(data)?.is_subset(&before) {
+        anyhow::ensure!(
+            Instant::now() < until,
+            "a run makes no checkpoint:\n{}",
+            running.last_words()
+        );
+        if running.ends_within(Duration::from_millis(20))?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The names of the manifests.
+fn checkpoints(data: &Path) -> anyhow::Result<BTreeSet<OsString>> {
+    let folder = data.join("_taktline/checkpoints");
+    let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    Ok(names
+        .filter(|name| Path::new(name).extension().is_some_and(|ending| ending == "json"))
+        .collect())
+}
+
+fn text(lines: &[Line], sinks: Option<&Sinks>, seed: u64) -> String {
+    let names: Vec<&str> = lines.iter().map(Line::name).collect();
+    let from = names.join(", ");
+    let sources: String = lines
+        .iter()
+        .map(|line| format!("  {}: {{{}}}\n", line.name(), line.source(seed)))
+        .collect();
+    let copies: String = lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Kafka(kafka) => Some(format!("  out: {{{}}}\n", kafka.sink(&from))),
+            _ => None,
+        })
+        .chain(sinks.map(|sinks| sinks.sections(&from)))
+        .collect();
     format!(
         r#"version: 1
 checkpoint: {{every: 100ms}}
 sources:
-  plc: {{{source}}}
-steps:
-  windows: {{kind: window, from: plc, every: 1s, lateness: 2s}}
-  cycles:  {{kind: cycle, from: plc, length: 3s, lateness: 2s}}
+{sources}steps:
+  windows: {{kind: window, from: [{from}], every: 1s, lateness: 2s}}
+  cycles:  {{kind: cycle, from: [{from}], length: 3s, lateness: 2s}}
+  high:    {{kind: alert, from: windows, when: "min > 100"}}
 sinks:
-  history: {{kind: history, from: [plc, windows, cycles]}}
-{sinks}"#
+  history: {{kind: history, from: [{from}, windows, cycles, high]}}
+{copies}"#
     )
 }
 
 /// Waits until a message comes through: then the subscription stands, and the broker keeps what comes from now on.
 fn subscribed(line: &Line, taktline: &Path, data: &Path, running: &mut Running) -> anyhow::Result<()> {
-    let mut producer = line.producer("probe")?;
-    until("a first message", running, || {
-        producer.publish(&payload("probe", 0))?;
+    let mut producer = line.producer(PROBE)?;
+    let name = line.name();
+    let query = format!("SELECT 1 FROM samples WHERE machine = '{PROBE}' AND signal = '{name}' LIMIT 1");
+    until(&format!("a first message of {name}"), running, || {
+        producer.publish(&payload(PROBE, name, 0))?;
         producer.flush()?;
-        Ok(samples(taktline, data)? > 0)
+        Ok(begun(data, "samples") && !history::rows(taktline, data, &query)?.is_empty())
     })
 }
 
-fn arrived(taktline: &Path, data: &Path, total: u64, running: &mut Running) -> anyhow::Result<()> {
-    let query = "SELECT DISTINCT machine, text FROM samples WHERE machine <> 'probe'";
+/// Waits until history has every message.
+fn arrived(taktline: &Path, data: &Path, sent: &[Sent], running: &mut Running) -> anyhow::Result<()> {
+    let total: u64 = sent.iter().map(|sent| sent.count).sum();
+    let query = format!("SELECT count(DISTINCT text) AS n FROM samples WHERE machine <> '{PROBE}'");
     until("all messages", running, || {
-        Ok(samples(taktline, data)? >= total && history::rows(taktline, data, query)?.len() as u64 >= total)
+        let rows = history::rows(taktline, data, &query)?;
+        Ok(rows.first().and_then(|row| row["n"].as_u64()) >= Some(total))
     })
 }
 
-fn samples(taktline: &Path, data: &Path) -> anyhow::Result<u64> {
-    if !data.join("samples").join("_delta_log").is_dir() {
-        return Ok(0);
-    }
-    let rows = history::rows(taktline, data, "SELECT count(*) AS n FROM samples")?;
-    Ok(rows.first().and_then(|row| row["n"].as_u64()).unwrap_or_default())
+fn begun(data: &Path, table: &str) -> bool {
+    data.join(table).join("_delta_log").is_dir()
 }
 
 /// Looks until it is so. A look that fails counts as no: a run that begins has tables whose logs are still empty.
@@ -185,134 +272,58 @@ fn until(what: &str, running: &mut Running, mut there: impl FnMut() -> anyhow::R
     }
 }
 
-fn payload(producer: &str, sequence: u64) -> Vec<u8> {
-    let value = sequence as f64 + 0.25;
+fn payload(machine: &str, signal: &str, sequence: u64) -> Vec<u8> {
+    let value = (sequence % WAVE) as f64 + 0.25;
     let ts = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_micros() as i64);
-    let record = record(producer, sequence, &value.to_string(), "");
-    serde_json::json!({"ts": ts, "value": value, "record": record})
+    let text = acknowledged::text(machine, signal, sequence, value);
+    serde_json::json!({"signal": signal, "ts": ts, "value": value, "text": text})
         .to_string()
         .into_bytes()
 }
 
-/// Publishes until it is told to stop. Gives how many the broker has acknowledged.
-fn produce(line: &Arc<Line>, number: usize, stop: &Arc<AtomicBool>) -> JoinHandle<anyhow::Result<u64>> {
-    let (line, stop) = (Arc::clone(line), Arc::clone(stop));
+/// Publishes until it is told to stop. Gives what was acknowledged.
+fn produce(
+    mut producer: Box<dyn Producer>,
+    machine: String,
+    signal: &'static str,
+    stop: &Arc<AtomicBool>,
+) -> JoinHandle<anyhow::Result<Sent>> {
+    let stop = Arc::clone(stop);
     std::thread::spawn(move || {
-        let name = format!("producer-{number}");
-        let mut producer = line.producer(&name)?;
-        let mut sequence = 0;
+        let mut count = 0;
         while !stop.load(Ordering::Acquire) {
             for _ in 0..BURST {
-                producer.publish(&payload(&name, sequence))?;
-                sequence += 1;
+                producer.publish(&payload(&machine, signal, count))?;
+                count += 1;
             }
             producer.flush()?;
             std::thread::sleep(REST);
         }
-        Ok(sequence)
+        Ok(Sent { machine, signal, count })
     })
 }
 
-fn count(verdict: &mut Verdict, line: &Line, taktline: &Path, data: &Path, sent: &[u64]) -> anyhow::Result<()> {
-    let query = "SELECT machine, ts, value, text FROM samples WHERE machine <> 'probe'";
-    let rows = history::rows(taktline, data, query)?;
-    let again = once(verdict, "samples", &rows, sent);
+fn count(verdict: &mut Verdict, lines: &[Line], data: &Path, sent: &[Sent]) -> anyhow::Result<()> {
+    let total: u64 = sent.iter().map(|sent| sent.count).sum();
+    let again = acknowledged::count(verdict, "samples", &delta::messages(&data.join("samples"))?, sent);
     verdict.runs += 1;
-    let messages = sent.iter().sum::<u64>();
     verdict.twice += again;
     verdict
         .notes
-        .push(format!("{messages} messages, {again} of them twice in history"));
-    if let Some(rows) = line.written()? {
-        let rows: Vec<Value> = rows.into_iter().filter(|row| row["machine"] != "probe").collect();
-        let again = once(verdict, OUT, &rows, sent);
-        verdict.twice += again;
-        verdict
-            .notes
-            .push(format!("{} messages in {OUT}, {again} of them twice", rows.len()));
-    }
-    windows(verdict, taktline, data)
-}
-
-/// Holds rows with machine, value and text against what was sent: lost and different ones. Gives how many are there again.
-fn once(verdict: &mut Verdict, place: &str, rows: &[Value], sent: &[u64]) -> u64 {
-    let mut seen: HashMap<(String, u64), u64> = HashMap::new();
-    for row in rows {
-        let said = row["text"].as_str().unwrap_or_default();
-        let machine = row["machine"].as_str().unwrap_or_default();
-        let sequence = said
-            .split(' ')
-            .nth(1)
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_default();
-        let value = row["value"].as_f64().unwrap_or_default().to_string();
-        if said != record(machine, sequence, &value, "") {
-            verdict.different += 1;
-            verdict.faults.push(format!("{place}: different: {row}"));
-        }
-        *seen.entry((machine.to_owned(), sequence)).or_default() += 1;
-    }
-    for (number, sent) in sent.iter().enumerate() {
-        let name = format!("producer-{number}");
-        let missing: Vec<u64> = (0..*sent)
-            .filter(|sequence| !seen.contains_key(&(name.clone(), *sequence)))
-            .collect();
-        verdict.lost += missing.len() as u64;
-        if let Some(first) = missing.first() {
-            verdict.faults.push(format!(
-                "{place}: {} of {sent} messages of {name} are lost, first {first}",
-                missing.len()
+        .push(format!("{total} messages, {again} of them twice in history"));
+    for line in lines {
+        if let Line::Kafka(kafka) = line {
+            let found = kafka.written()?;
+            let again = acknowledged::count(verdict, kafka::OUT, &found, sent);
+            verdict.twice += again;
+            verdict.notes.push(format!(
+                "{} messages in {}, {again} of them twice",
+                found.len(),
+                kafka::OUT
             ));
         }
     }
-    verdict.rows += rows.len() as u64;
-    seen.values().map(|times| times - 1).sum()
-}
-
-/// Each window holds the samples that history has of its time, but for late ones; and stands there once.
-fn windows(verdict: &mut Verdict, taktline: &Path, data: &Path) -> anyhow::Result<()> {
-    let late = data.join("late").join("_delta_log").is_dir();
-    let late = if late {
-        "SELECT machine, signal, ts FROM late WHERE step = 'windows'"
-    } else {
-        ""
-    };
-    let mut counts: HashMap<(String, String, String), (i64, u64)> = HashMap::new();
-    let key = |row: &Value, time: &str| {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        // Windows begin at whole seconds.
-        (
-            text("machine"),
-            text("signal"),
-            text(time).chars().take("2026-01-01T00:00:00".len()).collect::<String>(),
-        )
-    };
-    for row in history::rows(taktline, data, "SELECT machine, signal, ts FROM samples")? {
-        counts.entry(key(&row, "ts")).or_default().0 += 1;
-    }
-    if !late.is_empty() {
-        for row in history::rows(taktline, data, late)? {
-            counts.entry(key(&row, "ts")).or_default().0 -= 1;
-        }
-    }
-    let rows = history::rows(taktline, data, "SELECT machine, signal, start, count FROM windows")?;
-    verdict.rows += rows.len() as u64;
-    for row in &rows {
-        let (samples, times) = counts.entry(key(row, "start")).or_default();
-        *times += 1;
-        if *times > 1 {
-            verdict.twice += 1;
-            verdict.faults.push(format!("windows: twice: {row}"));
-        }
-        if row["count"].as_i64() != Some(*samples) {
-            verdict.different += 1;
-            verdict
-                .faults
-                .push(format!("windows: different: {row}, and there are {samples} samples"));
-        }
-    }
-    anyhow::ensure!(!rows.is_empty(), "there are no windows to compare");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use crate::killing::Bench;
+use crate::lines::Line;
 use crate::program::Start;
 use crate::verdict::Verdict;
 
@@ -38,24 +39,52 @@ const OF_FILES: &[&str] = &[
 ];
 
 /// Those that only a source passes which can't be read twice.
-const OF_MESSAGES: &[&str] = &[
+const OF_JOURNAL: &[&str] = &[
     "journal.write",
     "journal.sync",
     "journal.rotate",
     "journal.acknowledge",
     "journal.release",
     "journal.repair",
-    "mqtt.acknowledge",
 ];
+
+/// Those of the outbox of the sink `kafka`, and around its transactions.
+const OF_KAFKA_SINK: &[&str] = &[
+    "kafka.outbox.create",
+    "kafka.outbox.write",
+    "kafka.outbox.sync",
+    "kafka.begin",
+    "kafka.sent",
+    "kafka.commit",
+    "kafka.committed",
+    "kafka.published",
+];
+
+/// Those that the sink `file` passes.
+const OF_FILE_SINK: &[&str] = &["file.create", "file.write", "file.sync", "file.rename", "file.folder"];
 
 /// All, or those that were asked for.
 pub fn of_files(asked: &[String]) -> Vec<String> {
     chosen(OF_FILES, asked)
 }
 
-/// Those of the journal, or those that were asked for.
-pub fn of_messages(asked: &[String]) -> Vec<String> {
-    chosen(OF_MESSAGES, asked)
+/// Those of these lines and of more sinks than history, or those that were asked for.
+pub fn of_messages(lines: &[Line], sinks: bool, asked: &[String]) -> Vec<String> {
+    let mut all: Vec<&str> = Vec::new();
+    if lines.iter().any(|line| !matches!(line, Line::Kafka(_))) {
+        all.extend(OF_JOURNAL);
+    }
+    for line in lines {
+        all.extend_from_slice(match line {
+            Line::Mqtt(_) => &["mqtt.acknowledge"],
+            Line::Kafka(_) => OF_KAFKA_SINK,
+            Line::Http(_) => &["http.acknowledge"],
+        });
+    }
+    if sinks {
+        all.extend(OF_FILE_SINK);
+    }
+    chosen(&all, asked)
 }
 
 fn chosen(all: &[&str], asked: &[String]) -> Vec<String> {
