@@ -149,12 +149,17 @@ fn listen_to(args: &InitArgs, kind: &str, fixed: &[String], listen: Duration) ->
     let secs = heard.took.as_secs_f64();
     let proposal = match kind {
         "mqtt" => survey::messages::by_topic(&heard.raw, secs)?,
-        _ => survey::messages::by_key(&heard.raw, secs)?,
+        _ => survey::messages::by_key(&heard.raw)?,
     };
     let Some(proposal) = proposal else {
+        let came = heard.rows() + heard.refused();
+        ensure!(
+            came > 0,
+            "nothing came in {secs:.0} s: is the topic right (--topic)? Try a longer --listen"
+        );
         bail!(
-            "{} messages came in {secs:.0} s, and none that can be read: is the topic right? Try a longer --listen",
-            heard.rows() + heard.refused()
+            "{came} messages came in {secs:.0} s, and none that can be read: {}",
+            survey::messages::unreadable(&heard.raw)?
         );
     };
     let looked = decode(kind, fixed, &proposal, Some(heard))?;

@@ -1,6 +1,8 @@
 //! `taktline init` and `run --dry-run` with the real binary: what is written runs unedited and finds the cycles.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../connectors/tests/kafka_broker/mod.rs"]
+mod kafka_broker;
 mod support;
 
 use std::path::Path;
@@ -9,6 +11,11 @@ use std::time::{Duration, Instant};
 
 use support::mosquitto::Mosquitto;
 use support::{any, data, ok, sql, taktline, text};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The variable that has the password of [`kafka_broker::USER`].
+const PASSWORD_ENV: &str = "PLANT_PASSWORD";
 
 /// Ends with this value.
 struct Started(Child);
@@ -22,6 +29,17 @@ impl Drop for Started {
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// As [`any`], with the password in its variable.
+fn signed_in(args: &[&str]) -> (i32, String, String) {
+    let output = taktline()
+        .env(PASSWORD_ENV, kafka_broker::PASSWORD)
+        .args(args)
+        .output()
+        .unwrap();
+    let code = output.status.code().unwrap_or(-1);
+    (code, text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
@@ -63,16 +81,62 @@ fn a_file_with_marks_of_its_own() {
 }
 
 #[test]
-fn a_broker_with_presses_behind_it() {
+fn a_mosquitto_with_presses_behind_it() {
     let Some(broker) = Mosquitto::start() else { return };
+    finds_cycles(
+        &format!(
+            "kind: mqtt, url: \"{}\", topic: \"hall/{{machine}}/{{signal}}\"",
+            broker.url()
+        ),
+        &["--mqtt", &broker.url()],
+        &["kind: mqtt", "topic: \"hall/"],
+    );
+}
+
+#[test]
+fn a_kafka_topic_with_presses_behind_it() {
+    let settings = "auto.create.topics.enable=true";
+    let Some(broker) = kafka_broker::Broker::with(None, settings) else {
+        return;
+    };
+    // With a sign-in, whose password stays out of the file.
+    let sign_in = ["--user", kafka_broker::USER, "--password-env", PASSWORD_ENV];
+    finds_cycles(
+        &format!("kind: kafka, brokers: \"{}\", topic: presses", broker.address()),
+        &[&["--kafka", &broker.sasl(), "--topic", "presses"], &sign_in[..]].concat(),
+        &[
+            "topics: [presses]",
+            "user: alice",
+            "password: {env: PLANT_PASSWORD}",
+            "machine: /machine",
+            "signal: /signal",
+        ],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("p.yaml");
+    let args = [
+        "init",
+        "--listen",
+        "3s",
+        "--output",
+        path(&out),
+        "--kafka",
+        &broker.address(),
+    ];
+    let (code, _, said) = any(&[&args[..], &["--topic", "nowhere"]].concat());
+    assert!(code == 1 && said.contains("there is no topic `nowhere`"), "{said}");
+}
+
+/// Behind a broker, to which `gateway` sends, are two presses: `init` with these arguments writes a file that has all `parts`, shows what comes
+/// without writing history, and finds the presses' cycles, unedited.
+fn finds_cycles(gateway: &str, args: &[&str], parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let line = dir.path().join("line.yaml");
     std::fs::write(
         &line,
         format!(
             "version: 1\nsources:\n  presses: {{kind: simulate, machines: 2, rate: 50, period: 1s, replay: realtime}}\n\
-             sinks:\n  gateway: {{kind: mqtt, from: presses, url: \"{}\", topic: \"hall/{{machine}}/{{signal}}\"}}\n",
-            broker.url()
+             sinks:\n  gateway: {{from: presses, {gateway}}}\n"
         ),
     )
     .unwrap();
@@ -84,72 +148,50 @@ fn a_broker_with_presses_behind_it() {
 
     let (pipeline, history) = (dir.path().join("found.yaml"), dir.path().join("data"));
     // Until something is published there is nothing to find.
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let args = [
-        "init",
-        "--mqtt",
-        &broker.url(),
-        "--listen",
-        "8s",
-        "--output",
-        path(&pipeline),
-    ];
-    while any(&args).0 != 0 {
-        assert!(Instant::now() < deadline, "{}", any(&args).2);
+    let deadline = Instant::now() + PATIENCE;
+    let init = ["init", "--listen", "8s", "--output", path(&pipeline)];
+    loop {
+        let (code, _, said) = signed_in(&[&init, args].concat());
+        if code == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{said}");
     }
     let written = std::fs::read_to_string(&pipeline).unwrap();
-    assert!(written.contains("topic: \"hall/"), "{written}");
-    assert!(written.contains("kind: cycle"), "{written}");
+    assert!(!written.contains(kafka_broker::PASSWORD), "{written}");
+    for part in ["kind: cycle"].iter().chain(parts) {
+        assert!(written.contains(part), "{part}: {written}");
+    }
 
-    let (code, shown, said) = any(&[
-        "run",
-        path(&pipeline),
-        "--dry-run",
-        "--data",
-        path(&history),
-        "--format",
-        "json",
-    ]);
+    let dry = ["--dry-run", "--format", "json", "--data", path(&history)];
+    let (code, shown, said) = signed_in(&[&["run", path(&pipeline)], &dry[..]].concat());
     assert_eq!(code, 0, "{said}");
     assert_eq!(shown.lines().count(), 100, "{said}");
     assert!(shown.contains("\"machine\":\"press-1\""), "{shown}");
     assert!(!history.exists(), "a dry run wrote something");
 
     let mut found = taktline();
-    found.args([
-        "run",
-        path(&pipeline),
-        "--listen",
-        "127.0.0.1:0",
+    found
+        .env(PASSWORD_ENV, kafka_broker::PASSWORD)
+        .args(["run", path(&pipeline), "--listen", "127.0.0.1:0", "--data"])
+        .arg(&history);
+    let _found = Started(found.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    let query = [
+        "sql",
+        "SELECT count(*) FROM cycles",
+        "--format",
+        "csv",
         "--data",
         path(&history),
-    ]);
-    let _found = Started(found.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(120);
+    ];
     loop {
-        let query = taktline()
-            .args([
-                "sql",
-                "SELECT count(*) FROM cycles",
-                "--format",
-                "csv",
-                "--data",
-                path(&history),
-            ])
-            .output()
-            .unwrap();
-        let count = text(&query.stdout)
-            .lines()
-            .last()
-            .and_then(|line| line.parse::<u64>().ok());
+        let (_, counted, said) = any(&query);
+        let count = counted.lines().last().and_then(|line| line.parse::<u64>().ok());
         if count.is_some_and(|count| count >= 4) {
             break;
         }
-        assert!(
-            Instant::now() < deadline,
-            "no cycles: {}\n{written}",
-            text(&query.stderr)
-        );
+        assert!(Instant::now() < deadline, "no cycles: {said}\n{written}");
         std::thread::sleep(Duration::from_millis(200)); // between two looks
     }
 }

@@ -30,7 +30,7 @@ struct Topic {
 /// # Errors
 /// The batches hold no messages.
 pub fn by_topic(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Option<Proposal>> {
-    let topics = gather(raw)?;
+    let (topics, _) = gather(raw)?;
     let mut proposal = Proposal::default();
     list(&topics, listened_secs, &mut proposal);
     if topics.keys().any(|topic| topic.starts_with("spBv1.0/")) {
@@ -57,14 +57,15 @@ pub fn by_topic(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Optio
     Ok(Some(proposal))
 }
 
-/// The same for messages with keys and a topic without meaning (Kafka).
+/// The same for messages with keys and a topic without meaning (Kafka). Rates are by the messages' own times: those that were kept come
+/// faster than they were sent.
 ///
 /// # Errors
 /// The batches hold no messages.
-pub fn by_key(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Option<Proposal>> {
-    let topics = gather(raw)?;
+pub fn by_key(raw: &[RecordBatch]) -> anyhow::Result<Option<Proposal>> {
+    let (topics, sent_in_secs) = gather(raw)?;
     let mut proposal = Proposal::default();
-    list(&topics, listened_secs, &mut proposal);
+    list(&topics, sent_in_secs, &mut proposal);
     let Some((shape, members)) = main_kind(&topics) else {
         return Ok(None);
     };
@@ -104,13 +105,37 @@ pub fn by_key(raw: &[RecordBatch], listened_secs: f64) -> anyhow::Result<Option<
     Ok(Some(proposal))
 }
 
-fn gather(raw: &[RecordBatch]) -> anyhow::Result<BTreeMap<String, Topic>> {
+/// Why none of these messages can be read, as far as the first of them tells.
+///
+/// # Errors
+/// The batches hold no messages.
+pub fn unreadable(raw: &[RecordBatch]) -> anyhow::Result<String> {
+    let (topics, _) = gather(raw)?;
+    let examples = topics.values().flat_map(|topic| &topic.examples);
+    let Some(first) = examples.into_iter().find(|payload| !payload.is_empty()) else {
+        return Ok("all of them are empty".into());
+    };
+    let shown: String = first.escape_ascii().map(char::from).take(SHOWN).collect();
+    let hint = match first.first() {
+        Some(0) => {
+            "; a zero byte and a number before the record is how serializers with a schema registry write Avro: \
+                    decode: {format: avro, registry: {url: ...}}"
+        }
+        _ => "; Avro, Protobuf, Arrow and CSV need a `decode` section by hand",
+    };
+    Ok(format!("the first is {shown}{hint}"))
+}
+
+/// By topic, and the seconds from the first message to the last.
+fn gather(raw: &[RecordBatch]) -> anyhow::Result<(BTreeMap<String, Topic>, f64)> {
     let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
+    let (mut first, mut last) = (i64::MAX, i64::MIN);
     for batch in raw {
         let messages = Messages::of(batch)?;
         let mut headers = Vec::new();
         for row in 0..messages.len() {
             let message = messages.get(row, &mut headers);
+            (first, last) = (first.min(message.received), last.max(message.received));
             if !topics.contains_key(message.topic) {
                 topics.insert(message.topic.to_owned(), Topic::default());
             }
@@ -129,14 +154,15 @@ fn gather(raw: &[RecordBatch]) -> anyhow::Result<BTreeMap<String, Topic>> {
             }
         }
     }
-    Ok(topics)
+    Ok((topics, last.saturating_sub(first).max(0) as f64 / 1e6))
 }
 
-fn list(topics: &BTreeMap<String, Topic>, listened_secs: f64, proposal: &mut Proposal) {
+fn list(topics: &BTreeMap<String, Topic>, seconds: f64, proposal: &mut Proposal) {
     let all: u64 = topics.values().map(|topic| topic.messages).sum();
-    let seconds = listened_secs.max(1e-3);
+    // So few that they say nothing of a rate.
+    let seconds = seconds.max(1.0);
     proposal.see(&format!(
-        "{all} messages on {} topics in {listened_secs:.1} s, {:.0} a second",
+        "{all} messages on {} topics in {seconds:.1} s, {:.0} a second",
         topics.len(),
         all as f64 / seconds
     ));
@@ -310,16 +336,30 @@ mod tests {
     }
 
     #[test]
+    fn what_can_not_be_read_is_shown() {
+        let check = |payloads: &[&str], part: &str| {
+            let messages: Vec<_> = payloads.iter().map(|payload| ("t", None, *payload)).collect();
+            assert!(by_key(&[batch(&messages)]).unwrap().is_none(), "{payloads:?}");
+            let said = unreadable(&[batch(&messages)]).unwrap();
+            assert!(said.contains(part), "{said}");
+        };
+        check(&["\0\0\0\0\u{1}press"], "\\x00\\x00\\x00\\x00\\x01press; a zero byte");
+        check(&["", "{broken"], "{broken; Avro, Protobuf");
+        check(&["", ""], "all of them are empty");
+        check(&[], "all of them are empty");
+    }
+
+    #[test]
     fn keys() {
         let json = r#"{"ts":1767225600000,"value":1}"#;
         let with_keys = batch(&[("t", Some("m1"), json), ("t", Some("m2"), json)]);
         assert_eq!(
-            lines(by_key(&[with_keys], 1.0).unwrap()),
+            lines(by_key(&[with_keys]).unwrap()),
             r#"machine: "{key}"; signal: value; decode: {format: json, time: /ts, unit: ms, value: /value}"#
         );
         let named = r#"{"machine":"m","signal":"s","ts":1767225600000,"value":1}"#;
         assert_eq!(
-            lines(by_key(&[batch(&[("t", None, named)])], 1.0).unwrap()),
+            lines(by_key(&[batch(&[("t", None, named)])]).unwrap()),
             r#"decode: {format: json, time: /ts, unit: ms, value: /value, machine: /machine, signal: /signal}"#
         );
     }

@@ -82,6 +82,8 @@ pub fn shape<'p>(payloads: impl IntoIterator<Item = &'p [u8]>) -> Shape {
         let text = std::str::from_utf8(payload).map(str::trim);
         found.push(match text {
             Err(_) | Ok("") => Shape::Unknown,
+            // Bytes of a binary format that happen to be UTF-8.
+            Ok(text) if text.contains(|c: char| c.is_control() && !c.is_whitespace()) => Shape::Unknown,
             Ok(text) if text == "true" || text == "false" || text.parse::<f64>().is_ok() => Shape::Number,
             Ok(text) if text.starts_with(['{', '[']) => match serde_json::from_str::<Value>(text) {
                 Ok(document) => {
@@ -276,6 +278,7 @@ mod tests {
         check("temperature=3", "Text");
         check("", "Unknown");
         check("{broken", "Unknown");
+        check("\0\0\0\0\u{1}press", "Unknown");
         // time, value, values, machine, signal
         check(
             r#"{"timestamp_ms":1767225600000,"value":3.5}"#,
