@@ -1,7 +1,7 @@
 //! The HTTP source, driven by requests as senders make them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -479,7 +479,10 @@ fn telegraf_writes() {
     let partial = served.request("POST", "/api/v2/write?bucket=x", &[text, v2], &ms);
     assert_eq!((partial.status, &partial.json()["code"]), (400, &json!("invalid")));
     assert!(
-        partial.json()["message"].as_str().unwrap().contains("precision=ms"),
+        partial.json()["message"]
+            .as_str()
+            .unwrap()
+            .contains("as ms it would be"),
         "{partial:?}"
     );
     assert_eq!(served.request("POST", "/write?db=x", &[text], "m t=1").status, 401);
@@ -726,6 +729,82 @@ fn https() {
     ));
     let error = wrong.open(0, None, Arc::new(|| {})).err().unwrap();
     assert!(format!("{error:#}").contains("tls.certificate"), "{error:#}");
+}
+
+/// Who sends a byte now and then, or nothing, is shut out; the others are served meanwhile.
+#[test]
+fn a_sender_that_takes_too_long_is_shut_out() {
+    let served = Served::start("read_timeout: 300ms");
+    let address = served.url.strip_prefix("http://").unwrap().to_owned();
+    let ended = |mut stream: TcpStream, what: &str| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
+        answer
+    };
+    let connect = || TcpStream::connect(&address).unwrap();
+    let silent = connect();
+    let mut half = connect();
+    half.write_all(b"POST /streams/m HTTP/1.1\r\nhost: x\r\n").unwrap();
+    let mut drop_by_drop = connect();
+    let dripping = std::thread::spawn(move || {
+        let started = Instant::now();
+        drop_by_drop.write_all(b"POST /streams/m HTTP/1.1\r\nx: ").unwrap();
+        while drop_by_drop.write_all(b"a").is_ok() {
+            assert!(started.elapsed() < PATIENCE, "the server listens for ever");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let mut half_body = connect();
+    half_body
+        .write_all(b"POST /streams/m HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nm t=1")
+        .unwrap();
+    assert_eq!(served.post("/streams/m", "m t=2").status, 202);
+    assert_eq!(ended(silent, "a connection that rests"), "");
+    ended(half, "half a head");
+    dripping.join().unwrap();
+    let answer = ended(half_body, "half a body");
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains("`read_timeout`"),
+        "{answer}"
+    );
+    assert_eq!(served.samples(), ["m t 2"]);
+}
+
+#[test]
+fn decode_says_how_bodies_are_read_and_what_becomes_of_signals() {
+    let served = Served::start(
+        "decode: {format: csv, columns: [ts, machine, oil, water], time: /ts, unit: s, machine: /machine, \
+         only: [oil], signals: {oil: {rename: oil_temperature, factor: 0.1}}}",
+    );
+    let now = now_ms() / 1000;
+    let answer = served.request(
+        "POST",
+        "/streams/hall",
+        &[("content-type", "text/csv"), ("idempotency-key", "k")],
+        format!("{now},press-1,215,7\n{now},press-2\nsoon,press-3,1,1\n{now},press-4,220,8\n"),
+    );
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let told = answer.json();
+    let counts = [&told["accepted"], &told["refused"], &told["left_out"]];
+    assert_eq!(counts, [&json!(2), &json!(2), &json!(2)], "{told}");
+    let indices = [&told["reasons"][0]["index"], &told["reasons"][1]["index"]];
+    assert_eq!(indices, [&json!(1), &json!(2)]);
+    assert_eq!(
+        served.samples(),
+        ["press-1 oil_temperature 21.5", "press-4 oil_temperature 22"]
+    );
+    assert_eq!(served.letters().len(), 2);
+    // Rows that are left out are no reason to send them again.
+    let own = Served::start("decode: {only: [t]}");
+    let answer = own.post("/streams/m", "m p=1");
+    assert_eq!((answer.status, &answer.json()["left_out"]), (202, &json!(1)));
+    assert_eq!(own.post("/streams/m", "m t=1,p=1").json()["accepted"], 1);
+    assert_eq!(own.samples(), ["m t 1"]);
+    // InfluxDB's senders are told that all is well.
+    assert_eq!(own.post("/write?db=x", "m p=1").status, 204);
 }
 
 /// Garbage on the socket, half requests and connections that end in the middle cost nothing but themselves.

@@ -115,13 +115,14 @@ impl<'j> CsvLine<'_, 'j> {
     }
 }
 
-/// The lines of a payload that hold something.
-pub(crate) fn lines(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The lines of a payload that hold something, each with its place from 0.
+pub(crate) fn lines(payload: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let payload = payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload);
     let lines = payload.split(|byte| *byte == b'\n');
     lines
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .filter(|line| !line.trim_ascii().is_empty())
+        .enumerate()
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
 }
 
 #[cfg(test)]

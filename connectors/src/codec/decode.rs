@@ -1,6 +1,5 @@
 //! Payloads to samples: the decoder that all message sources share.
 
-use std::collections::HashMap;
 use std::iter::Peekable;
 
 use arrow::array::RecordBatch;
@@ -12,25 +11,21 @@ pub(crate) use super::reading::Reading;
 
 use super::arrow_ipc;
 use super::avro::AvroDocument;
+use super::columns::{Allowed, Columns};
 use super::config::Framing;
 use super::csv::{CsvForm, lines};
 use super::influx::Line;
 use super::json::JsonDocument;
 use super::leaf::Leaf;
-use super::letters::Letters;
+use super::letters::{Letters, Refusals};
 use super::message::{Message, Messages};
 use super::protobuf::{self, ProtobufDocument};
 use super::query::{Document, Found, Query, Scalar, Slot};
-use super::reading::{Form, Named, Payload, WrittenBy};
+use super::reading::{Form, Payload, WrittenBy};
 use super::sample::{content, time_of};
 use super::short;
-use super::signals::Verdict;
 use crate::rows::Rows;
-
-/// The longest name of a machine or a signal, in bytes.
-const NAME_LIMIT: usize = 1024;
-/// How many names of signals a decoder remembers the verdict on.
-const VERDICTS: usize = 10_000;
+use crate::time::Unit;
 
 /// Decodes raw batches of messages.
 pub(crate) struct MessageDecoder {
@@ -43,10 +38,7 @@ impl MessageDecoder {
     pub(crate) fn new(reading: Reading) -> Self {
         let dead = DeadLetters::new(reading.source.clone());
         MessageDecoder {
-            rows: Columns {
-                address_names: reading.address_names(),
-                ..Columns::default()
-            },
+            rows: Columns::new(reading.address_names()),
             reading,
             dead,
         }
@@ -62,8 +54,9 @@ impl Decoder for MessageDecoder {
             let payload = messages.payload(row);
             let message = messages.get(row, &mut headers);
             let mut letters = Letters::new(&mut self.dead, &message);
+            let asked = Asked::default();
             self.reading
-                .read(&message, payload, &mut found, &mut self.rows, &mut letters)?;
+                .read(&message, payload, asked, &mut found, &mut self.rows, &mut letters)?;
             letters.finish();
         }
         self.rows.found = found.recycle();
@@ -78,18 +71,19 @@ impl Decoder for MessageDecoder {
     }
 }
 
-/// Rows being built, and room that is used again for each message.
-#[derive(Default)]
-struct Columns {
-    rows: Rows,
-    /// The name being rendered.
-    name: String,
-    /// How many names the address gives to templates.
-    address_names: usize,
-    found: Found<'static>,
-    verdicts: HashMap<String, Verdict>,
-    /// Samples of signals that aren't allowed.
-    left_out: u64,
+/// What a sender says about its payload besides, and which of its signals are taken.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Asked<'w> {
+    /// What its times count, in place of the setting.
+    pub unit: Option<Unit>,
+    pub allowed: Option<Allowed<'w>>,
+}
+
+/// What became of a payload.
+pub(crate) struct Judged {
+    pub rows: Rows,
+    /// Samples of signals that aren't in `decode.only`.
+    pub left_out: u64,
 }
 
 /// What is at hand while the documents of one message are read.
@@ -97,6 +91,7 @@ struct Work<'w, 'm> {
     /// The address's values, in the order of its names.
     levels: &'w [&'w str],
     received: i64,
+    asked: Asked<'w>,
     found: &'w mut Found<'m>,
     columns: &'w mut Columns,
 }
@@ -122,7 +117,26 @@ impl From<&str> for Unread {
 }
 
 impl Reading {
-    /// Reads one message into the columns; what is bad about it goes to `letters`.
+    /// Reads one message at once, for a source whose senders wait for the verdict on their rows.
+    ///
+    /// # Errors
+    /// A schema registry is away.
+    pub(crate) fn judge(
+        &self,
+        message: &Message<'_>,
+        asked: Asked<'_>,
+        refusals: &mut dyn Refusals,
+    ) -> anyhow::Result<Judged> {
+        let mut columns = Columns::new(self.address_names());
+        let mut found = Found::default();
+        self.read(message, message.payload, asked, &mut found, &mut columns, refusals)?;
+        Ok(Judged {
+            rows: columns.rows,
+            left_out: columns.left_out,
+        })
+    }
+
+    /// Reads one message into the columns; what is bad about it goes to `refusals`.
     ///
     /// # Errors
     /// A schema registry is away.
@@ -130,24 +144,26 @@ impl Reading {
         &self,
         message: &Message<'_>,
         payload: &'m [u8],
+        asked: Asked<'_>,
         found: &mut Found<'m>,
         columns: &mut Columns,
-        letters: &mut Letters<'_, '_>,
+        letters: &mut dyn Refusals,
     ) -> anyhow::Result<()> {
         let mut levels = Vec::with_capacity(8);
         if let Err(reason) = self.address.values(message, &mut levels) {
-            letters.push(&reason);
+            letters.refuse(0, &reason, None);
             return Ok(());
         }
         let mut work = Work {
             levels: &levels,
             received: message.received,
+            asked,
             found,
             columns,
         };
         match self.payload(payload, &mut work, letters) {
             Ok(()) => {}
-            Err(Unread::Because(reason)) => letters.push(&reason),
+            Err(Unread::Because(reason)) => letters.refuse(0, &reason, None),
             Err(Unread::Away(error)) => return Err(error),
         }
         Ok(())
@@ -158,13 +174,13 @@ impl Reading {
         &self,
         payload: &'m [u8],
         work: &mut Work<'_, 'm>,
-        letters: &mut Letters<'_, '_>,
+        letters: &mut dyn Refusals,
     ) -> Result<(), Unread> {
         if payload.is_empty() && !matches!(self.payload, Payload::Text | Payload::Protobuf(_)) {
             return Err("the payload is empty".into());
         }
         let (id, payload) = self.unframe(payload)?;
-        let mut bad = |reason: &str| letters.push(reason);
+        let mut bad = |reason: &str| letters.refuse(0, reason, None);
         match &self.payload {
             Payload::Json => self.document(&JsonDocument(payload), work, &mut bad),
             Payload::Number => self.document(&Bare(number(payload)?), work, &mut bad),
@@ -184,6 +200,7 @@ impl Reading {
                 let mut inner = Work {
                     levels: work.levels,
                     received: work.received,
+                    asked: work.asked,
                     found: &mut found,
                     columns: &mut *work.columns,
                 };
@@ -194,27 +211,30 @@ impl Reading {
                 let mut stream = arrow_ipc::Stream::open(payload)?;
                 let mut rows = 0;
                 while let Some(batch) = stream.next()? {
+                    for row in 0..batch.rows() {
+                        let bad = &mut |reason: &str| letters.refuse(rows + row, reason, None);
+                        self.document(&batch.row(row), work, bad);
+                    }
                     rows += batch.rows();
-                    (0..batch.rows()).for_each(|row| self.document(&batch.row(row), work, &mut bad));
                 }
                 if rows == 0 {
                     return Err("the Arrow stream has no rows".into());
                 }
             }
             Payload::Ndjson => {
-                for line in some_lines(payload)? {
-                    self.document(&JsonDocument(line), work, &mut |reason| letters.push_line(reason, line));
+                for (index, line) in some_lines(payload)? {
+                    let bad = &mut |reason: &str| letters.refuse(index, reason, Some(line));
+                    self.document(&JsonDocument(line), work, bad);
                 }
             }
             Payload::Influx => {
                 let mut any = false;
-                for line in some_lines(payload)? {
+                for (index, line) in some_lines(payload)? {
+                    let bad = &mut |reason: &str| letters.refuse(index, reason, Some(line));
                     match Line::parse(line) {
                         Ok(None) => continue,
-                        Ok(Some(parsed)) => {
-                            self.document(&parsed, work, &mut |reason| letters.push_line(reason, line));
-                        }
-                        Err(reason) => letters.push_line(&reason, line),
+                        Ok(Some(parsed)) => self.document(&parsed, work, bad),
+                        Err(reason) => bad(&reason),
                     }
                     any = true;
                 }
@@ -232,14 +252,14 @@ impl Reading {
         form: &CsvForm,
         payload: &'m [u8],
         work: &mut Work<'_, 'm>,
-        letters: &mut Letters<'_, '_>,
+        letters: &mut dyn Refusals,
     ) -> Result<(), Unread> {
         let mut lines = some_lines(payload)?;
         let header: Vec<String>;
         let columns = match &form.columns {
             Some(columns) => columns,
             None => {
-                let line = lines.next().unwrap_or_default();
+                let (_, line) = lines.next().unwrap_or_default();
                 header = form
                     .split(line)?
                     .into_iter()
@@ -251,10 +271,11 @@ impl Reading {
                 &header
             }
         };
-        for line in lines {
+        for (index, line) in lines {
+            let bad = &mut |reason: &str| letters.refuse(index, reason, Some(line));
             match form.line(columns, line) {
-                Ok(parsed) => self.document(&parsed, work, &mut |reason| letters.push_line(reason, line)),
-                Err(reason) => letters.push_line(&reason, line),
+                Ok(parsed) => self.document(&parsed, work, bad),
+                Err(reason) => bad(&reason),
             }
         }
         Ok(())
@@ -306,6 +327,7 @@ impl Reading {
         let Work {
             levels,
             received,
+            asked,
             found,
             columns,
         } = work;
@@ -317,7 +339,12 @@ impl Reading {
         let time_level = form.time.map_or(0, |slot| slot.level);
         let (mut time, mut machine, mut signal) = (Once::default(), Once::default(), Once::default());
         // What holds for all samples is judged before it is asked whether there are any.
-        if last > 0 && time_level == 0 && time.of(0, || form.time_at(found, 0, *received), &mut *bad).is_none() {
+        if last > 0
+            && time_level == 0
+            && time
+                .of(0, || form.time_at(found, 0, *received, asked.unit), &mut *bad)
+                .is_none()
+        {
             return;
         }
         let machine_of = |columns: &mut Columns, at| columns.machine(form, levels, found, at);
@@ -334,7 +361,7 @@ impl Reading {
             let at = above(time_level);
             let ts = time.of(
                 at,
-                || form.time_at(found, at, *received),
+                || form.time_at(found, at, *received, asked.unit),
                 |reason| bad(&form.place(time_level, at, reason)),
             );
             let Some(ts) = ts else { continue };
@@ -346,7 +373,7 @@ impl Reading {
             );
             let Some(machine) = machine else { continue };
             let (at, level) = (above(form.signal.level), form.signal.level);
-            let taken = || columns.signal(self, form, levels, found, at);
+            let taken = || columns.signal(self, form, levels, found, at, asked.allowed);
             let signal = signal.of(at, taken, |reason| bad(&form.place(level, at, reason)));
             let (signal, change) = match signal {
                 None => continue,
@@ -393,13 +420,15 @@ fn choose<'f, 'm>(
 }
 
 impl Form {
-    fn time_at(&self, found: &Found<'_>, record: usize, received: i64) -> Result<i64, String> {
+    fn time_at(&self, found: &Found<'_>, record: usize, received: i64, asked: Option<Unit>) -> Result<i64, String> {
         let Some(slot) = self.time else {
             return Ok(received);
         };
         match found.get(slot, record) {
             None if self.time_may_be_absent => Ok(received),
-            scalar => time_of(scalar, self.unit, received),
+            // What a number counts is no matter of a date.
+            scalar if self.unit == Some(Unit::Rfc3339) => time_of(scalar, self.unit, received),
+            scalar => time_of(scalar, asked.or(self.unit), received),
         }
     }
 
@@ -447,98 +476,6 @@ impl<T: Copy> Once<T> {
     }
 }
 
-/// A signal's number, and what is made of its values; none if it is left out.
-type Taken = Option<(i32, Option<usize>)>;
-
-impl Columns {
-    fn machine(&mut self, form: &Form, levels: &[&str], found: &Found<'_>, record: usize) -> Result<i32, String> {
-        self.render(form, &form.machine, levels, found, record)
-            .map_err(|()| "the message names no machine".to_owned())?;
-        self.check_name("machine")?;
-        let number = self.rows.machines.number(self.name.as_bytes());
-        number.ok_or_else(|| "the message names no machine".to_owned())
-    }
-
-    fn signal(
-        &mut self,
-        reading: &Reading,
-        form: &Form,
-        levels: &[&str],
-        found: &Found<'_>,
-        record: usize,
-    ) -> Result<Taken, String> {
-        let unnamed = "the message names no signal";
-        self.render(form, &form.signal, levels, found, record)
-            .map_err(|()| unnamed.to_owned())?;
-        self.check_name("signal")?;
-        let mut change = None;
-        if !reading.signals.is_empty() {
-            match self.verdict(reading) {
-                Verdict::LeaveOut => return Ok(None),
-                Verdict::Take => {}
-                Verdict::Change(index) => change = Some(index),
-            }
-        }
-        let renamed = change.and_then(|index| reading.signals.change(index).rename.as_deref());
-        let number = self.rows.signals.number(renamed.unwrap_or(&self.name).as_bytes());
-        number
-            .map(|number| Some((number, change)))
-            .ok_or_else(|| unnamed.to_owned())
-    }
-
-    /// Renders a name; an error if the payload doesn't give a part of it.
-    #[inline]
-    fn render(
-        &mut self,
-        form: &Form,
-        named: &Named,
-        levels: &[&str],
-        found: &Found<'_>,
-        record: usize,
-    ) -> Result<(), ()> {
-        let given = self.address_names;
-        let text = |slot: Slot| match found.get(slot, found.above(record, named.level, slot.level)) {
-            Some(Scalar::Text(text)) if !text.is_empty() => Some(&**text),
-            _ => None,
-        };
-        if named.slots.iter().any(|slot| text(*slot).is_none()) {
-            return Err(());
-        }
-        let value = |index: usize| match index.checked_sub(given) {
-            None => levels[index],
-            Some(index) => text(form.names[index]).unwrap_or_default(),
-        };
-        named.template.render(value, &mut self.name);
-        Ok(())
-    }
-
-    fn check_name(&self, what: &str) -> Result<(), String> {
-        match self.name.len() {
-            0..=NAME_LIMIT => Ok(()),
-            _ => Err(format!(
-                "the name of the {what} has more than {NAME_LIMIT} bytes: `{}`",
-                short(&self.name)
-            )),
-        }
-    }
-
-    /// What becomes of the signal in `name`.
-    fn verdict(&mut self, reading: &Reading) -> Verdict {
-        if let Some(known) = self.verdicts.get(&self.name) {
-            return *known;
-        }
-        let verdict = reading.signals.verdict(&self.name);
-        if verdict == Verdict::LeaveOut {
-            reading.signals.say_left_out(&reading.source, &self.name);
-        }
-        if self.verdicts.len() >= VERDICTS {
-            self.verdicts.clear();
-        }
-        self.verdicts.insert(self.name.clone(), verdict);
-        verdict
-    }
-}
-
 /// A payload that is its value.
 struct Bare<'j>(Scalar<'j>);
 
@@ -568,8 +505,8 @@ fn text(payload: &[u8]) -> Result<Scalar<'_>, String> {
     }
 }
 
-/// The lines of a payload, of which there must be one.
-fn some_lines(payload: &[u8]) -> Result<Peekable<impl Iterator<Item = &[u8]>>, &'static str> {
+/// The lines of a payload, of which there must be one, with their places.
+fn some_lines(payload: &[u8]) -> Result<Peekable<impl Iterator<Item = (usize, &[u8])>>, &'static str> {
     let mut lines = lines(payload).peekable();
     match lines.peek() {
         Some(_) => Ok(lines),

@@ -7,6 +7,13 @@ use super::message::Message;
 /// How many dead letters one message may make; the rest of its bad samples are counted in one more.
 const LIMIT: usize = 10_000;
 
+/// Takes what is bad about a payload.
+pub(crate) trait Refusals {
+    /// The row at `index` (line, or row of an Arrow stream, from 0; 0 where the payload is one document) isn't taken. `line` is the row as
+    /// it came, where it can be told from the others.
+    fn refuse(&mut self, index: usize, reason: &str, line: Option<&[u8]>);
+}
+
 /// Takes what is bad about a message. The message itself is kept with the first reason only, so that a payload with many bad samples
 /// makes no flood.
 pub(super) struct Letters<'d, 'm> {
@@ -26,18 +33,6 @@ impl<'d, 'm> Letters<'d, 'm> {
         }
     }
 
-    /// Something is bad about the message or a sample in it.
-    pub fn push(&mut self, reason: &str) {
-        let payload = if self.kept { &[][..] } else { self.message.payload };
-        self.kept = true;
-        self.add(reason, payload);
-    }
-
-    /// Something is bad about a line of the message, which is kept with its reason.
-    pub fn push_line(&mut self, reason: &str, line: &[u8]) {
-        self.add(reason, line);
-    }
-
     fn add(&mut self, reason: &str, payload: &[u8]) {
         self.count += 1;
         if self.count <= LIMIT {
@@ -52,5 +47,16 @@ impl<'d, 'm> Letters<'d, 'm> {
             let reason = format!("{} more bad samples in this message", self.count - LIMIT);
             self.dead.push(self.message.topic, self.message.sequence, reason, &[]);
         }
+    }
+}
+
+impl Refusals for Letters<'_, '_> {
+    fn refuse(&mut self, _: usize, reason: &str, line: Option<&[u8]>) {
+        let payload = match line {
+            Some(line) => line,
+            None if std::mem::replace(&mut self.kept, true) => &[],
+            None => self.message.payload,
+        };
+        self.add(reason, payload);
     }
 }

@@ -7,7 +7,8 @@
 //! - The formats as documents: [`json`], `csv`, `influx`, `avro` (with `registry`), `protobuf`, `arrow_ipc`; `sparkplug`.
 //! - `config`: the `decode` section, `preset` its short forms, `signals` which signals and what is made of them; `reading`: all of it
 //!   checked and resolved.
-//! - `sample`: times, values and texts; `letters`: the dead letters of a message; `decode`: the decoder that all message sources share.
+//! - `sample`: times, values and texts; `letters`: what is bad about a payload; `columns`: rows in the making; `decode`: the decoder that all
+//!   message sources share.
 //! - `encode`, `avro_encode`: rows to payloads, for sinks. `fuzz`: any bytes through any decoder.
 
 pub mod json;
@@ -16,23 +17,24 @@ pub(crate) mod address;
 pub(crate) mod arrow_ipc;
 mod avro;
 mod avro_encode;
+mod columns;
 pub(crate) mod config;
-mod csv;
+pub(crate) mod csv;
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod fuzz;
 pub(crate) mod influx;
 mod leaf;
-mod letters;
+pub(crate) mod letters;
 pub mod message;
 pub(crate) mod pointer;
 mod preset;
 mod protobuf;
 pub(crate) mod query;
-mod reading;
+pub(crate) mod reading;
 pub(crate) mod registry;
-mod sample;
-mod signals;
+pub(crate) mod sample;
+pub(crate) mod signals;
 pub(crate) mod sparkplug;
 pub(crate) mod topic;
 
@@ -40,6 +42,6 @@ pub(crate) mod topic;
 pub use fuzz::{FORMATS, fuzz_decode};
 
 /// At most 40 characters of a text, for messages.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }

@@ -133,7 +133,7 @@ impl Reading {
 }
 
 /// Settings that the format has no use for.
-fn foreign_settings(config: &DecodeConfig, problems: &mut Vec<Problem>) {
+pub(crate) fn foreign_settings(config: &DecodeConfig, problems: &mut Vec<Problem>) {
     let format = config.format;
     let pointers = [
         ("time", config.time.is_some()),

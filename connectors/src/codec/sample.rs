@@ -12,13 +12,13 @@ pub(super) const TEXT_LIMIT: usize = 64 << 10;
 const FUTURE_LIMIT_US: i64 = 300_000_000;
 
 /// A value and a text, either of which may be absent.
-pub(super) type Content<'j> = (Option<f64>, Option<Cow<'j, str>>);
+pub(crate) type Content<'j> = (Option<f64>, Option<Cow<'j, str>>);
 
 /// The time at `time`, in µs since 1970.
 ///
 /// # Errors
 /// The words for a dead letter.
-pub(super) fn time_of(scalar: Option<&Scalar<'_>>, unit: Option<Unit>, received: i64) -> Result<i64, String> {
+pub(crate) fn time_of(scalar: Option<&Scalar<'_>>, unit: Option<Unit>, received: i64) -> Result<i64, String> {
     let (ts, count) = match (scalar, unit) {
         (None | Some(Scalar::Null), _) => return Err("nothing stands at `time`".into()),
         (Some(Scalar::Bool(_) | Scalar::Nested), _) => return Err("the time is neither a number nor a text".into()),
@@ -62,7 +62,7 @@ pub(super) fn time_of(scalar: Option<&Scalar<'_>>, unit: Option<Unit>, received:
 ///
 /// # Errors
 /// The words for a dead letter.
-pub(super) fn content<'f>(value: Option<&'f Scalar<'_>>, text: Option<&'f Scalar<'_>>) -> Result<Content<'f>, String> {
+pub(crate) fn content<'f>(value: Option<&'f Scalar<'_>>, text: Option<&'f Scalar<'_>>) -> Result<Content<'f>, String> {
     if value.is_none() && text.is_none() {
         return Err("nothing stands at `value` or `text`".into());
     }

@@ -2,35 +2,23 @@
 
 use std::borrow::Cow;
 
-use super::json::{JsonRows, Member};
-use super::rows::Verdicts;
+use super::members::Members;
+use super::verdicts::Verdicts;
 use crate::codec::arrow_ipc::Stream;
-use crate::codec::pointer::Pointer;
-use crate::codec::query::{Document, Found, Query, Scalar};
+use crate::codec::query::{Found, Scalar};
+use crate::time::Unit;
 
 /// Reads rows from a stream of record batches.
 ///
 /// # Errors
 /// The body is no such stream; then nothing of it may be used.
-pub(super) fn read(body: &[u8], rows: &JsonRows, verdicts: &mut Verdicts<'_>) -> Result<(), String> {
-    let mut query = Query::default();
-    let (name, value) = query.members(&Pointer::parse("")?)?;
+pub(super) fn read(body: &[u8], members: &Members, unit: Unit, verdicts: &mut Verdicts<'_>) -> Result<(), String> {
     let mut stream = Stream::open(body)?;
-    let mut index = 0;
+    let (mut index, mut found) = (0, Found::default());
     while let Some(batch) = stream.next()? {
         for row in 0..batch.rows() {
-            let mut found = Found::default();
-            batch.row(row).find(&query, &mut found)?;
-            let members: Vec<Member<'_>> = (0..found.count(value.level))
-                .filter_map(|record| match found.get(name, record)? {
-                    Scalar::Text(name) => Some((name.clone(), found.get(value, record)?.clone())),
-                    _ => None,
-                })
-                .collect();
-            let shown = shown(&members);
-            if let Err(reason) = rows.take(index, &shown, members, verdicts) {
-                verdicts.refuse(index, reason, &shown);
-            }
+            let shown = |found: &Found<'_>| Cow::Owned(shown(members.of(found)));
+            members.take((index, &batch.row(row)), unit, &mut found, verdicts, shown);
             index += 1;
         }
     }
@@ -38,9 +26,9 @@ pub(super) fn read(body: &[u8], rows: &JsonRows, verdicts: &mut Verdicts<'_>) ->
 }
 
 /// A row as JSON, for dead letters.
-fn shown(members: &[Member<'_>]) -> Vec<u8> {
-    let text = |text: &Cow<'_, str>| serde_json::Value::from(text.as_ref()).to_string();
-    let members = members.iter().map(|(name, value)| {
+fn shown<'f>(members: impl Iterator<Item = (&'f str, &'f Scalar<'f>)>) -> Vec<u8> {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    let members = members.map(|(name, value)| {
         let value = match value {
             Scalar::Null | Scalar::Nested => "null".to_owned(),
             Scalar::Bool(value) => value.to_string(),
@@ -66,9 +54,9 @@ mod tests {
     use taktline_engine::table::{Sample, samples_batch};
 
     use super::*;
+    use crate::codec::signals::Signals;
     use crate::http::catalogue::{Stream as Known, StreamConfig};
-    use crate::http::precision::Precision;
-    use crate::http::rows::shown;
+    use crate::http::verdicts::shown;
 
     const NOW: i64 = 1_767_323_045_000_000;
 
@@ -80,8 +68,9 @@ mod tests {
 
     fn take(body: &[u8]) -> String {
         let known = Known::new("press-1", &StreamConfig::default()).unwrap();
-        let mut verdicts = Verdicts::new(&known, NOW);
-        match read(body, &JsonRows::new(Precision::MS), &mut verdicts) {
+        let signals = Signals::default();
+        let mut verdicts = Verdicts::new(&known, ("plc", &signals), NOW);
+        match read(body, &Members::new().unwrap(), Unit::Ms, &mut verdicts) {
             Ok(()) => shown(verdicts),
             Err(error) => format!("error: {error}"),
         }
@@ -116,7 +105,8 @@ mod tests {
 
     #[test]
     fn batches() {
-        let ahead = "refused 2: the time is more than 5 minutes ahead of its arrival; check the sender's clock, and `precision` or `unit`";
+        let ahead =
+            "refused 2: the time is more than 5 minutes ahead of the arrival; check `unit` and the sender's clock";
         assert_eq!(
             take(&stream(&[long()])),
             format!("m t -5 1.5\nm state 0 'run'\n{ahead}")

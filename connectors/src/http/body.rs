@@ -1,4 +1,4 @@
-//! A body: unpacked, and read by the format that its type or its first bytes say.
+//! A body: unpacked, and the format that its type or its first bytes say.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -6,11 +6,7 @@ use std::io::Read;
 use axum::http::{HeaderMap, StatusCode, header};
 use flate2::read::MultiGzDecoder;
 
-use super::arrow;
 use super::fault::Fault;
-use super::json::JsonRows;
-use super::line::LineRows;
-use super::rows::Verdicts;
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,31 +86,6 @@ pub(super) fn too_large(limit: usize) -> Fault {
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body has more than {limit} bytes; send fewer rows at a time, or raise `max_body`"),
     )
-}
-
-/// Reads the rows.
-///
-/// # Errors
-/// The body as a whole can't be read; nothing of it was taken.
-pub(super) fn read(
-    format: Format,
-    body: &[u8],
-    json: &JsonRows,
-    lines: &LineRows<'_>,
-    verdicts: &mut Verdicts<'_>,
-) -> Result<(), Fault> {
-    match format {
-        Format::Json => json.document(body, verdicts).map_err(Fault::bad),
-        Format::JsonLines => {
-            json.lines(body, verdicts);
-            Ok(())
-        }
-        Format::Lines => {
-            lines.read(body, verdicts);
-            Ok(())
-        }
-        Format::Arrow => arrow::read(body, json, verdicts).map_err(Fault::bad),
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rows::Refused;
+use super::verdicts::Refused;
 
 /// The most reasons that an answer lists.
 const REASONS: usize = 100;
@@ -28,6 +28,9 @@ pub(super) struct Answer {
     pub accepted: usize,
     /// Rows, or values of them, that weren't; the first hundred with their reasons.
     pub refused: usize,
+    /// Samples that the settings leave out.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u64,
     pub reasons: Vec<Reason>,
 }
 
@@ -39,15 +42,21 @@ pub(super) struct Reason {
     pub reason: String,
 }
 
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Answer {
-    pub(super) fn of(accepted: usize, refused: &[Refused]) -> Self {
+    /// `refused` are the first of so many `refusals`.
+    pub(super) fn of(accepted: usize, left_out: u64, (refused, refusals): (&[Refused], usize)) -> Self {
         let reasons = refused.iter().take(REASONS).map(|refused| Reason {
             index: refused.index,
             reason: refused.reason.clone(),
         });
         Answer {
             accepted,
-            refused: refused.len(),
+            refused: refusals,
+            left_out,
             reasons: reasons.collect(),
         }
     }

@@ -1,33 +1,24 @@
-//! JSON bodies: rows as objects, in a list or one on a line.
-//!
-//! A row is long (`{"signal": "pressure", "value": 7.5}`) or wide (`{"pressure": 7.5, "state": "run"}`: each member a signal). Both
-//! may have `machine`, and the time as `ts`, `time`, `timestamp` or `timestamp_ms`.
+//! JSON bodies: cut into rows, so that a bad one costs itself only. What a row means, `members` says.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
-use super::precision::{self, Precision};
-use super::rows::{Content, Verdicts};
-use crate::codec::query::Scalar;
-
-const MACHINE: &str = "machine";
-const SIGNAL: &str = "signal";
-const VALUE: &str = "value";
-const TEXT: &str = "text";
+use super::members::Members;
+use super::verdicts::Verdicts;
+use crate::codec::csv::lines;
+use crate::codec::json::JsonDocument;
+use crate::codec::query::Found;
+use crate::time::Unit;
 
 /// Reads rows from JSON.
-pub(super) struct JsonRows {
-    precision: Precision,
+pub(super) struct JsonRows<'m> {
+    pub members: &'m Members,
+    /// What numbers in times count.
+    pub unit: Unit,
 }
 
-impl JsonRows {
-    pub(super) fn new(precision: Precision) -> Self {
-        JsonRows { precision }
-    }
-
+impl JsonRows<'_> {
     /// A list of rows, or rows one after another.
     ///
     /// # Errors
@@ -35,9 +26,7 @@ impl JsonRows {
     pub(super) fn document(&self, body: &[u8], verdicts: &mut Verdicts<'_>) -> Result<(), String> {
         match body.trim_ascii_start().first() {
             Some(b'[') => {
-                for (index, element) in elements(body)?.into_iter().enumerate() {
-                    self.row(index, element, verdicts);
-                }
+                self.rows(elements(body)?.into_iter().enumerate(), verdicts);
                 Ok(())
             }
             Some(b'{') => self.objects(body, verdicts),
@@ -47,18 +36,14 @@ impl JsonRows {
 
     /// A row on each line; blank lines don't count.
     pub(super) fn lines(&self, body: &[u8], verdicts: &mut Verdicts<'_>) {
-        for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
-            if !line.trim_ascii().is_empty() {
-                self.row(index, line.trim_ascii(), verdicts);
-            }
-        }
+        self.rows(lines(body), verdicts);
     }
 
     /// One object, which may stand on many lines, or one on each line.
     fn objects(&self, body: &[u8], verdicts: &mut Verdicts<'_>) -> Result<(), String> {
-        match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        match serde_json::from_slice::<IgnoredAny>(body) {
             Ok(_) => {
-                self.row(0, body.trim_ascii(), verdicts);
+                self.rows(std::iter::once((0, body)), verdicts);
                 Ok(())
             }
             Err(error) => {
@@ -77,218 +62,14 @@ impl JsonRows {
         }
     }
 
-    fn row(&self, index: usize, row: &[u8], verdicts: &mut Verdicts<'_>) {
-        let taken = members(row).and_then(|members| self.take(index, row, members, verdicts));
-        if let Err(reason) = taken {
-            verdicts.refuse(index, reason, row);
+    fn rows<'j>(&self, rows: impl Iterator<Item = (usize, &'j [u8])>, verdicts: &mut Verdicts<'_>) {
+        let mut found = Found::default();
+        for (index, row) in rows {
+            let shown = |_: &Found<'j>| Cow::Borrowed(row.trim_ascii());
+            self.members
+                .take((index, &JsonDocument(row)), self.unit, &mut found, verdicts, shown);
         }
     }
-
-    /// Takes a row by its members. An error refuses it as a whole; single members are refused on the way.
-    pub(super) fn take(
-        &self,
-        index: usize,
-        row: &[u8],
-        members: Vec<Member<'_>>,
-        verdicts: &mut Verdicts<'_>,
-    ) -> Result<(), String> {
-        let mut ts = verdicts.received;
-        let mut machine: Cow<'_, str> = verdicts.machine().into();
-        let mut signal = None;
-        for (name, scalar) in &members {
-            match name.as_ref() {
-                MACHINE if *scalar == Scalar::Null => {}
-                MACHINE => machine = name_of(scalar).ok_or("`machine` is no text")?.into(),
-                SIGNAL => signal = Some(name_of(scalar).ok_or("`signal` is no text")?),
-                "ts" | "time" | "timestamp" => ts = self.time(scalar, self.precision, verdicts.received)?,
-                "timestamp_ms" => ts = self.time(scalar, Precision::MS, verdicts.received)?,
-                _ => {}
-            }
-        }
-        if let Some(signal) = signal {
-            let content = long_content(members)?;
-            return verdicts.take(&machine, &signal, ts, content);
-        }
-        let mut some = false;
-        for (name, scalar) in members {
-            if matches!(name.as_ref(), MACHINE | "ts" | "time" | "timestamp" | "timestamp_ms") {
-                continue;
-            }
-            some = true;
-            let taken = content(scalar)
-                .ok_or_else(|| {
-                    format!(
-                        "`{name}` is an object, a list or a time; a signal's value is a number, a boolean or a text"
-                    )
-                })
-                .and_then(|content| verdicts.take(&machine, &name, ts, content));
-            if let Err(reason) = taken {
-                verdicts.refuse(index, reason, row);
-            }
-        }
-        if some {
-            Ok(())
-        } else {
-            Err("the row has no signal".into())
-        }
-    }
-
-    fn time(&self, scalar: &Scalar<'_>, precision: Precision, received: i64) -> Result<i64, String> {
-        match scalar {
-            Scalar::Int(count) => precision.time(*count, received),
-            Scalar::Float(count) => precision.time_f64(*count, received),
-            Scalar::Text(text) => match text.trim().parse::<i64>() {
-                Ok(count) => precision.time(count, received),
-                Err(_) => precision::from_text(text, received),
-            },
-            Scalar::Null => Ok(received),
-            Scalar::Time(ts) => precision::not_ahead(crate::time::plausible(*ts)?, received),
-            Scalar::Bool(_) | Scalar::Nested => Err("the time is neither a number nor a text".into()),
-        }
-    }
-}
-
-/// A member of an object.
-pub(super) type Member<'j> = (Cow<'j, str>, Scalar<'j>);
-
-/// The members of one object, without building a tree of those that are nested.
-fn members(row: &[u8]) -> Result<Vec<Member<'_>>, String> {
-    let mut deserializer = serde_json::Deserializer::from_slice(row);
-    let members = deserializer.deserialize_map(Members).and_then(|members| {
-        deserializer.end()?;
-        Ok(members)
-    });
-    members.map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => format!("a row is an object, like {{\"temperature\": 21.5}}: {e}"),
-        _ => format!("not JSON: {e}"),
-    })
-}
-
-struct Members;
-
-impl<'j> Visitor<'j> for Members {
-    type Value = Vec<Member<'j>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(Key(name)) = map.next_key::<Key<'j>>()? {
-            members.push((name, map.next_value_seed(One)?));
-        }
-        Ok(members)
-    }
-}
-
-#[derive(Deserialize)]
-struct Key<'j>(#[serde(borrow)] Cow<'j, str>);
-
-/// A single value, whatever it is.
-struct One;
-
-impl<'j> DeserializeSeed<'j> for One {
-    type Value = Scalar<'j>;
-
-    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Scalar<'j>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'j> Visitor<'j> for One {
-    type Value = Scalar<'j>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Null)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Bool(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Int(value))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Scalar<'j>, E> {
-        Ok(i64::try_from(value).map_or(Scalar::Float(value as f64), Scalar::Int))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Float(value))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Text(Cow::Owned(value.to_owned())))
-    }
-
-    fn visit_borrowed_str<E: Error>(self, value: &'j str) -> Result<Scalar<'j>, E> {
-        Ok(Scalar::Text(Cow::Borrowed(value)))
-    }
-
-    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Scalar<'j>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nested)
-    }
-
-    fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<Scalar<'j>, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nested)
-    }
-}
-
-fn name_of(scalar: &Scalar<'_>) -> Option<String> {
-    match scalar {
-        Scalar::Text(text) => Some(text.clone().into_owned()),
-        Scalar::Int(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn long_content<'j>(members: Vec<Member<'j>>) -> Result<Content<'j>, String> {
-    let (mut found, mut value, mut text) = (false, None, None);
-    for (name, scalar) in members {
-        match name.as_ref() {
-            VALUE => {
-                let from_value;
-                (value, from_value) = content(scalar).ok_or("an object or a list stands at `value`")?;
-                text = text.or(from_value);
-                found = true;
-            }
-            TEXT => {
-                text = match scalar {
-                    Scalar::Text(own) => Some(own),
-                    Scalar::Null => text,
-                    _ => return Err("`text` is no text".into()),
-                };
-                found = true;
-            }
-            _ => {}
-        }
-    }
-    found
-        .then_some((value, text))
-        .ok_or_else(|| "the row has no `value` and no `text`".into())
-}
-
-/// A scalar as a value, or as a text where it is no number. None if it is neither.
-fn content(scalar: Scalar<'_>) -> Option<Content<'_>> {
-    Some(match scalar {
-        Scalar::Null => (None, None),
-        Scalar::Bool(b) => (Some(f64::from(u8::from(b))), None),
-        Scalar::Int(i) => (Some(i as f64), None),
-        Scalar::Float(f) => (Some(f), None),
-        Scalar::Text(text) => match text.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() => (Some(number), None),
-            _ => (None, Some(text)),
-        },
-        Scalar::Time(_) | Scalar::Nested => return None,
-    })
 }
 
 /// The elements of a list, each as it stands. They are not looked into, so that a bad one costs itself only.
@@ -334,16 +115,21 @@ fn elements(body: &[u8]) -> Result<Vec<&[u8]>, String> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::codec::signals::Signals;
     use crate::http::catalogue::{Stream, StreamConfig};
-    use crate::http::rows::shown;
+    use crate::http::verdicts::shown;
 
     const NOW: i64 = 1_767_323_045_000_000;
 
     fn read(body: &[u8], lines: bool) -> String {
         let config: StreamConfig = serde_json::from_str(r#"{"signals": ["t", "p", "state"]}"#).unwrap();
         let stream = Stream::new("press-1", &config).unwrap();
-        let mut verdicts = Verdicts::new(&stream, NOW);
-        let json = JsonRows::new(Precision::MS);
+        let (signals, members) = (Signals::default(), Members::new().unwrap());
+        let mut verdicts = Verdicts::new(&stream, ("plc", &signals), NOW);
+        let json = JsonRows {
+            members: &members,
+            unit: Unit::Ms,
+        };
         if lines {
             json.lines(body, &mut verdicts);
         } else if let Err(error) = json.document(body, &mut verdicts) {
@@ -390,15 +176,15 @@ mod tests {
                 "refused 2: a row is an object",
                 "refused 3: a row is an object",
                 "refused 4: the stream `press-1` has no signal `x`",
-                "refused 5: the time `soon` is no date and time",
-                "refused 6: `t` is an object, a list or a time",
+                "refused 5: the time `soon` is neither a number nor a date and time",
+                "refused 6: `t` is an object or a list",
                 "refused 7: the row has no signal",
             ],
         );
         check(r#"[{"t": 1},,{"t": 2}]"#, &["t 0 1", "t 0 2", "refused 1: not JSON"]);
         check(
             r#"{"ts": 1767323045, "t": 1}"#,
-            &["refused 0: the time is read in ms and is far from now; in s it would be"],
+            &["refused 0: the time would be in the year 1970; as s it would be 2026-01-02T03:04:05Z"],
         );
         check(r#"{"signal": "t"}"#, &["refused 0: the row has no `value`"]);
         check(

@@ -2,137 +2,45 @@
 //!
 //! A line break ends a row, also inside quotes: one stray quote then costs one row and not the body.
 
-use std::borrow::Cow;
-
-use taktline_engine::config::Problem;
-
-use super::catalogue::Stream;
-use super::precision::Precision;
-use super::rows::{Content, Verdicts};
+use super::members::time;
+use super::verdicts::Verdicts;
+use crate::codec::csv::lines;
 use crate::codec::influx::Line;
 use crate::codec::pointer::Pointer;
 use crate::codec::query::{Document, Found, Query, Scalar, Slot};
-use crate::codec::topic::{Template, TemplateError};
+use crate::codec::sample::content;
+use crate::time::Unit;
 
-/// How the names of machines and signals are made from a line, and where in it.
+/// Finds what a line says.
 #[derive(Clone, Debug)]
-pub(super) struct LineNames {
-    machine: Option<Name>,
-    signal: Option<Name>,
+pub(super) struct LineParts {
     query: Query,
     measurement: Slot,
+    /// The tag that names the machine.
+    machine: Slot,
     time: Slot,
     /// Name and value of each field.
     field: (Slot, Slot),
-    /// The tags that are asked for.
-    tags: Vec<(String, Slot)>,
 }
 
-/// A template and what stands in its braces.
-#[derive(Clone, Debug)]
-struct Name {
-    setting: &'static str,
-    template: Template,
-    parts: Vec<String>,
-}
-
-/// The tag that names the machine where no template does.
-const MACHINE: &str = "machine";
-
-impl LineNames {
-    /// # Errors
-    /// A brace has no partner.
-    pub(super) fn new(machine: Option<&str>, signal: Option<&str>) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let mut name = |setting, text: Option<&str>| {
-            let name = text.map(|text| Name::parse(setting, text)).transpose();
-            name.map_err(|problem| problems.push(problem)).ok().flatten()
-        };
-        let (machine, signal) = (name(MACHINE, machine), name("signal", signal));
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        LineNames::of(machine, signal).map_err(|message| vec![Problem::at("lines", message)])
-    }
-
-    fn of(machine: Option<Name>, signal: Option<Name>) -> Result<Self, String> {
+impl LineParts {
+    pub(super) fn new() -> Result<Self, String> {
         let mut query = Query::default();
-        let measurement = query.value(&Pointer::parse("/measurement")?)?;
-        let time = query.value(&Pointer::parse("/time")?)?;
-        let field = query.members(&Pointer::parse("/fields")?)?;
-        let mut tags = vec![(MACHINE.to_owned(), query.value(&Pointer::parse("/tags/machine")?)?)];
-        for part in machine.iter().chain(&signal).flat_map(|name| &name.parts) {
-            if !matches!(part.as_str(), "stream" | "measurement" | "field") && tags.iter().all(|(tag, _)| tag != part) {
-                let escaped = part.replace('~', "~0").replace('/', "~1");
-                tags.push((
-                    part.clone(),
-                    query.value(&Pointer::parse(&format!("/tags/{escaped}"))?)?,
-                ));
-            }
-        }
-        Ok(LineNames {
-            machine,
-            signal,
+        Ok(LineParts {
+            measurement: query.value(&Pointer::parse("/measurement")?)?,
+            machine: query.value(&Pointer::parse("/tags/machine")?)?,
+            time: query.value(&Pointer::parse("/time")?)?,
+            field: query.members(&Pointer::parse("/fields")?)?,
             query,
-            measurement,
-            time,
-            field,
-            tags,
         })
-    }
-
-    fn tag<'f>(&self, found: &'f Found<'_>, name: &str) -> Option<&'f str> {
-        let (_, slot) = self.tags.iter().find(|(tag, _)| tag == name)?;
-        text(found.get(*slot, 0)?)
-    }
-}
-
-fn text<'s>(scalar: &'s Scalar<'_>) -> Option<&'s str> {
-    match scalar {
-        Scalar::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-impl Name {
-    fn parse(setting: &'static str, text: &str) -> Result<Self, Problem> {
-        let parts: Vec<String> = text
-            .split('{')
-            .skip(1)
-            .filter_map(|part| Some(part.split_once('}')?.0.to_owned()))
-            .collect();
-        match Template::parse(text, &parts) {
-            Ok(template) => Ok(Name {
-                setting,
-                template,
-                parts,
-            }),
-            Err(TemplateError::Brace | TemplateError::Unknown(_)) => {
-                Err(Problem::at(&format!("lines.{setting}"), "a brace has no partner")
-                    .hint("write names of tags in braces, {stream}, {measurement} or {field}: '{line}-{machine}'"))
-            }
-        }
-    }
-
-    fn render<'f>(&self, value: impl Fn(&str) -> Option<&'f str>) -> Result<String, String> {
-        let mut values = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let found = value(part);
-            values
-                .push(found.ok_or_else(|| {
-                    format!("the line has no tag `{part}`, and `lines.{}` asks for it", self.setting)
-                })?);
-        }
-        let mut name = String::new();
-        self.template.render(|index| values[index], &mut name);
-        Ok(name)
     }
 }
 
 /// Reads rows from lines.
-pub(super) struct LineRows<'n> {
-    pub names: &'n LineNames,
-    pub precision: Precision,
+pub(super) struct LineRows<'p> {
+    pub parts: &'p LineParts,
+    /// What times count.
+    pub unit: Unit,
     /// True where the measurement is the machine of lines that name none: the stream is only a database.
     pub by_measurement: bool,
 }
@@ -140,91 +48,51 @@ pub(super) struct LineRows<'n> {
 impl LineRows<'_> {
     /// The rows of a body; blank lines and comments don't count.
     pub(super) fn read(&self, body: &[u8], verdicts: &mut Verdicts<'_>) {
-        for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if line.is_empty() || line[0] == b'#' {
-                continue;
-            }
-            if let Err(reason) = self.line(index, line, verdicts) {
+        let mut found = Found::default();
+        for (index, line) in lines(body) {
+            if let Err(reason) = self.line(index, line, &mut found, verdicts) {
                 verdicts.refuse(index, reason, line);
             }
         }
     }
 
     /// An error refuses the line as a whole; single fields are refused on the way.
-    fn line(&self, index: usize, raw: &[u8], verdicts: &mut Verdicts<'_>) -> Result<(), String> {
+    fn line<'j>(
+        &self,
+        index: usize,
+        raw: &'j [u8],
+        found: &mut Found<'j>,
+        verdicts: &mut Verdicts<'_>,
+    ) -> Result<(), String> {
         let Some(line) = Line::parse(raw)? else { return Ok(()) };
-        let (names, mut found) = (self.names, Found::default());
-        line.find(&names.query, &mut found)?;
-        let ts = match found.get(names.time, 0) {
-            Some(Scalar::Int(count)) => self.precision.time(*count, verdicts.received)?,
-            _ => verdicts.received,
+        let parts = self.parts;
+        line.find(&parts.query, found)?;
+        let ts = match found.get(parts.time, 0) {
+            Some(count) => time(count, self.unit, verdicts.received)?,
+            None => verdicts.received,
+        };
+        let text = |slot: Slot, record: usize| match found.get(slot, record) {
+            Some(Scalar::Text(text)) => Some(text.as_ref()),
+            _ => None,
         };
         let stream = verdicts.stream;
-        let machine = self.machine(&found, stream)?;
-        for record in 0..found.count(names.field.0.level) {
-            let (Some(field), Some(value)) = (found.get(names.field.0, record), found.get(names.field.1, record))
-            else {
-                continue;
+        let measurement = text(parts.measurement, 0).unwrap_or_default();
+        let named = text(parts.machine, 0).or(stream.machine.as_deref());
+        let machine = named.unwrap_or(if self.by_measurement { measurement } else { &stream.name });
+        let (name, value) = parts.field;
+        for record in 0..found.count(value.level) {
+            // A field `value` is called so where the measurement says what it is.
+            let signal = match text(name, record).unwrap_or_default() {
+                "value" => measurement,
+                field => field,
             };
-            let field = text(field).unwrap_or_default();
-            let taken = self
-                .signal(&found, field, stream)
-                .and_then(|signal| verdicts.take(&machine, &signal, ts, content(value)));
+            let taken =
+                content(found.get(value, record), None).and_then(|content| verdicts.take(machine, signal, ts, content));
             if let Err(reason) = taken {
                 verdicts.refuse(index, reason, raw);
             }
         }
         Ok(())
-    }
-
-    fn machine<'v>(&self, found: &'v Found<'_>, stream: &'v Stream) -> Result<Cow<'v, str>, String> {
-        if let Some(name) = &self.names.machine {
-            return name
-                .render(|part| self.part(found, part, "", &stream.name))
-                .map(Cow::Owned);
-        }
-        let named = self.names.tag(found, MACHINE).or(stream.machine.as_deref());
-        let otherwise = if self.by_measurement {
-            self.measurement(found)
-        } else {
-            &stream.name
-        };
-        Ok(named.unwrap_or(otherwise).into())
-    }
-
-    /// `value` is what a field is called whose measurement says what it is.
-    fn signal<'v>(&self, found: &'v Found<'_>, field: &'v str, stream: &'v Stream) -> Result<Cow<'v, str>, String> {
-        match &self.names.signal {
-            Some(name) => name
-                .render(|part| self.part(found, part, field, &stream.name))
-                .map(Cow::Owned),
-            None if field == "value" => Ok(self.measurement(found).into()),
-            None => Ok(field.into()),
-        }
-    }
-
-    fn measurement<'f>(&self, found: &'f Found<'_>) -> &'f str {
-        found.get(self.names.measurement, 0).and_then(text).unwrap_or_default()
-    }
-
-    fn part<'f>(&self, found: &'f Found<'_>, part: &str, field: &'f str, stream: &'f str) -> Option<&'f str> {
-        match part {
-            "stream" => Some(stream),
-            "measurement" => Some(self.measurement(found)),
-            "field" => Some(field),
-            tag => self.names.tag(found, tag),
-        }
-    }
-}
-
-fn content<'f>(value: &'f Scalar<'_>) -> Content<'f> {
-    match value {
-        Scalar::Bool(value) => (Some(f64::from(u8::from(*value))), None),
-        Scalar::Int(value) => (Some(*value as f64), None),
-        Scalar::Float(value) => (Some(*value), None),
-        Scalar::Text(text) => (None, Some(text.as_ref().into())),
-        Scalar::Null | Scalar::Time(_) | Scalar::Nested => (None, None),
     }
 }
 
@@ -232,21 +100,19 @@ fn content<'f>(value: &'f Scalar<'_>) -> Content<'f> {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::http::catalogue::StreamConfig;
-    use crate::http::rows::shown;
+    use crate::codec::signals::Signals;
+    use crate::http::catalogue::{Stream, StreamConfig};
+    use crate::http::verdicts::shown;
 
     const NOW: i64 = 1_767_323_045_000_000;
 
-    fn plain() -> LineNames {
-        LineNames::new(None, None).unwrap()
-    }
-
-    fn read(body: &[u8], names: &LineNames, by_measurement: bool) -> String {
+    fn read(body: &[u8], by_measurement: bool) -> String {
         let stream = Stream::new("hall", &StreamConfig::default()).unwrap();
-        let mut verdicts = Verdicts::new(&stream, NOW);
+        let (signals, parts) = (Signals::default(), LineParts::new().unwrap());
+        let mut verdicts = Verdicts::new(&stream, ("plc", &signals), NOW);
         let lines = LineRows {
-            names,
-            precision: Precision::NS,
+            parts: &parts,
+            unit: Unit::Ns,
             by_measurement,
         };
         lines.read(body, &mut verdicts);
@@ -256,7 +122,7 @@ mod tests {
     #[test]
     fn lines() {
         let check = |body: &str, expect: &[&str]| {
-            assert_eq!(read(body.as_bytes(), &plain(), true), expect.join("\n"), "{body}");
+            assert_eq!(read(body.as_bytes(), true), expect.join("\n"), "{body}");
         };
         check("press-1 temperature=21.5", &["press-1 temperature 0 21.5"]);
         check(
@@ -278,7 +144,7 @@ mod tests {
     #[test]
     fn a_bad_line_costs_one_line() {
         let check = |body: &[u8], expect: &[&str]| {
-            let got = read(body, &plain(), true);
+            let got = read(body, true);
             let lines: Vec<&str> = got.lines().collect();
             assert_eq!(lines.len(), expect.len(), "{got}");
             for (line, part) in lines.iter().zip(expect) {
@@ -298,38 +164,24 @@ mod tests {
         check(b"m t=1 soon", &["refused 0: the time `soon` is no whole number"]);
         check(
             b"m t=1 1767323045",
-            &["refused 0: the time is read in ns and is far from now; in s it would be now"],
+            &["refused 0: the time would be in the year 1970; as s it would be 2026-01-02T03:04:05Z"],
         );
         check(b"m t=\xff", &["refused 0: the line is not UTF-8"]);
         check(b"{\"t\": 1}", &["refused 0: field 1 has no `key=value`"]);
     }
 
     #[test]
-    fn names() {
-        let check = |machine: Option<&str>, signal: Option<&str>, by_measurement, expect: &str| {
-            let names = LineNames::new(machine, signal).unwrap();
-            let got = read(b"modbus,line=l1,unit=7 value=1,t=2", &names, by_measurement);
-            assert_eq!(got, expect, "{machine:?} {signal:?}");
-        };
-        check(None, None, true, "modbus modbus 0 1\nmodbus t 0 2");
-        check(None, None, false, "hall modbus 0 1\nhall t 0 2");
-        check(
-            Some("{line}-{unit}"),
-            Some("{measurement}.{field}"),
-            true,
-            "l1-7 modbus.value 0 1\nl1-7 modbus.t 0 2",
-        );
-        check(Some("{stream}"), None, true, "hall modbus 0 1\nhall t 0 2");
-        let reason = "the line has no tag `x`, and `lines.machine` asks for it";
-        check(Some("{x}"), None, true, &format!("refused 0: {reason}"));
-        assert_eq!(LineNames::new(Some("{a"), Some("b}")).unwrap_err().len(), 2);
+    fn machines_and_signals_of_lines_that_name_none() {
+        let line = b"modbus,line=l1 value=1,t=2";
+        assert_eq!(read(line, true), "modbus modbus 0 1\nmodbus t 0 2");
+        assert_eq!(read(line, false), "hall modbus 0 1\nhall t 0 2");
     }
 
     proptest::proptest! {
         #[test]
         fn never_panics(bytes: Vec<u8>, text in "[mt,= \\\\\"1i\n]{0,60}") {
-            read(&bytes, &plain(), true);
-            read(text.as_bytes(), &plain(), false);
+            read(&bytes, true);
+            read(text.as_bytes(), false);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Raw batches: samples that were judged already, what was refused, and the requests that brought them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
@@ -10,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use taktline_engine::{DeadLetters, Decoded, Decoder, Samples, table};
 
 use super::keys::Request;
-use super::rows::Refused;
+use super::verdicts::Refused;
 use crate::rows::Rows;
 
 /// Columns that are as in `samples`: machine, signal, ts, value, text.
@@ -168,11 +169,18 @@ pub(super) fn requests(raw: &RecordBatch) -> anyhow::Result<Vec<Request>> {
 }
 
 /// Gives on what was judged already.
-pub(super) struct PushDecoder(DeadLetters);
+pub(super) struct PushDecoder {
+    dead: DeadLetters,
+    /// Samples that were left out when they were judged, since somebody asked last.
+    left_out: Arc<AtomicU64>,
+}
 
 impl PushDecoder {
-    pub(super) fn new(source: &str) -> Self {
-        PushDecoder(DeadLetters::new(source))
+    pub(super) fn new(source: &str, left_out: Arc<AtomicU64>) -> Self {
+        PushDecoder {
+            dead: DeadLetters::new(source),
+            left_out,
+        }
     }
 }
 
@@ -189,15 +197,19 @@ impl Decoder for PushDecoder {
             let payloads = raw.column(PAYLOAD).as_binary::<i32>();
             for row in (0..raw.num_rows()).filter(|row| reasons.is_valid(*row)) {
                 let (stream, index) = (streams.value(row), indices.value(row));
-                self.0.push(stream, index, reasons.value(row), payloads.value(row));
+                self.dead.push(stream, index, reasons.value(row), payloads.value(row));
             }
         }
         let mut columns = samples.columns()[..SAMPLE_COLUMNS].to_vec();
         columns.push(new_null_array(&table::name_type(), samples.num_rows()));
         Ok(Decoded {
             samples: RecordBatch::try_new(table::samples().schema, columns)?,
-            dead_letters: self.0.finish(),
+            dead_letters: self.dead.finish(),
         })
+    }
+
+    fn left_out(&mut self) -> u64 {
+        self.left_out.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -248,7 +260,7 @@ mod tests {
         assert_eq!(raw.num_rows(), contents.iter().map(Content::rows).sum::<usize>());
         let keys: Vec<String> = requests(&raw).unwrap().into_iter().map(|request| request.key).collect();
         assert_eq!(keys, ["k1", "k2"]);
-        let decoded = PushDecoder::new("plc").decode(&raw).unwrap();
+        let decoded = PushDecoder::new("plc", Arc::default()).decode(&raw).unwrap();
         let samples = Samples::of(&decoded.samples).unwrap();
         let machines: Vec<&str> = samples
             .machine
@@ -262,6 +274,10 @@ mod tests {
         assert_eq!(decoded.dead_letters.column(3).as_string::<i32>().value(1), "wrong 4");
         let names: Vec<&str> = samples.machines.iter().flatten().collect();
         assert_eq!(names, ["m", "n", "s2"], "each name once");
-        assert!(PushDecoder::new("plc").decode(&raw.project(&[0, 1]).unwrap()).is_err());
+        assert!(
+            PushDecoder::new("plc", Arc::default())
+                .decode(&raw.project(&[0, 1]).unwrap())
+                .is_err()
+        );
     }
 }

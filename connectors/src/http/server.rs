@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -16,20 +17,17 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use super::access::Access;
-use super::body::{self, Format};
+use super::body;
 use super::catalogue::{Catalogue, Registered, Stream, StreamConfig, Unregistered};
 use super::fault::{Answer, Dialect, Fault};
-use super::json::JsonRows;
 use super::keys::{Begun, Keys, Request as Keyed, Ticket};
-use super::line::{LineNames, LineRows};
-use super::precision::Precision;
 use super::queue::{Closed, Push, Queue};
 use super::rate::Rates;
 use super::raw::Content;
-use super::rows::Verdicts;
+use super::reads::{Came, Reads};
+use super::verdicts::{Refused, Verdicts};
+use crate::time::Unit;
 
-/// How long a body may take to come in.
-const READ: Duration = Duration::from_secs(30);
 /// The most bytes of a registration.
 const REGISTRATION: usize = 1 << 20;
 /// The longest idempotency key.
@@ -47,15 +45,18 @@ pub(super) struct App {
     /// KiB of bodies that may still be read now.
     pub budget: Semaphore,
     pub max_body: usize,
+    /// How long a body may take to come in.
+    pub read_timeout: Duration,
     /// How long a sender waits until its rows are safe.
     pub timeout: Duration,
-    /// What a number in a time counts, where the request doesn't say.
-    pub precision: Precision,
-    pub names: LineNames,
+    /// How bodies become rows.
+    pub reads: Arc<Reads>,
+    /// Samples that were left out and that nobody has counted yet.
+    pub left_out: Arc<AtomicU64>,
 }
 
 type Shared = State<Arc<App>>;
-type Peer = ConnectInfo<super::source::Peer>;
+type Peer = ConnectInfo<super::connections::Peer>;
 
 pub(super) fn routes(app: Arc<App>) -> Router {
     Router::new()
@@ -103,7 +104,7 @@ async fn register(State(app): Shared, ConnectInfo(peer): Peer, Path(name): Path<
     let registered = async {
         let (parts, body) = request.into_parts();
         app.admit(peer.0, &parts)?;
-        let body = read_body(body, REGISTRATION).await?;
+        let body = read_body(body, REGISTRATION, app.read_timeout).await?;
         let config: StreamConfig = match body.trim_ascii() {
             b"" => StreamConfig::default(),
             json => serde_json::from_slice(json).map_err(|e| {
@@ -168,7 +169,7 @@ async fn query(State(app): Shared, ConnectInfo(peer): Peer, request: Request) ->
         match asked {
             Some(asked) => Ok::<String, Fault>(asked),
             None => {
-                let body = read_body(body, REGISTRATION).await?;
+                let body = read_body(body, REGISTRATION, app.read_timeout).await?;
                 let found = url::form_urlencoded::parse(&body).find(|(name, _)| name == "q");
                 Ok(found.map(|(_, value)| value.into_owned()).unwrap_or_default())
             }
@@ -209,14 +210,17 @@ fn parameter_of(query: Option<&str>, name: &str) -> Option<String> {
     found.map(|(_, value)| value.into_owned())
 }
 
-async fn read_body(body: Body, limit: usize) -> Result<Bytes, Fault> {
-    match tokio::time::timeout(READ, to_bytes(body, limit)).await {
+async fn read_body(body: Body, limit: usize, at_most: Duration) -> Result<Bytes, Fault> {
+    match tokio::time::timeout(at_most, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => Err(body::too_large(limit)),
         Ok(Err(error)) => Err(Fault::bad(format!("the body was cut: {error}"))),
         Err(_) => Err(Fault::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not come within {} s", READ.as_secs()),
+            format!(
+                "the body did not come within {} ms (`read_timeout`)",
+                at_most.as_millis()
+            ),
         )),
     }
 }
@@ -279,7 +283,7 @@ impl App {
         let kib = claimed.unwrap_or(self.max_body).div_ceil(1024).clamp(1, BUDGET_KIB);
         let room = self.budget.try_acquire_many(kib as u32);
         let room = room.map_err(|_| closed(Closed::Full))?;
-        let bytes = read_body(body, self.max_body).await?;
+        let bytes = read_body(body, self.max_body, self.read_timeout).await?;
         let (answer, safe) = self.queue_rows(&stream, &parts, &bytes, dialect)?;
         drop((bytes, room));
         self.wait(safe).await?;
@@ -296,27 +300,35 @@ impl App {
     ) -> Result<(Answer, watch::Receiver<bool>), Fault> {
         let key = idempotency_key(&parts.headers)?;
         let received = now();
-        let mut verdicts = Verdicts::new(stream, received);
+        let mut verdicts = Verdicts::new(stream, self.reads.signals(), received);
         self.judge(parts, bytes, dialect, &mut verdicts)?;
-        let answer = Answer::of(verdicts.samples, &verdicts.refused);
+        let (refused, refusals) = verdicts.refused();
+        let left_out = verdicts.left_out;
+        let answer = Answer::of(verdicts.rows.len(), left_out, (&refused, refusals));
         let internal = |error: anyhow::Error| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-        let content = |verdicts: &mut Verdicts<'_>, request| -> Result<Content, Fault> {
+        let content = |verdicts: &mut Verdicts<'_>, refused: Vec<Refused>, request| -> Result<Content, Fault> {
             Ok(Content {
                 stream: stream.name.as_str().into(),
                 received,
                 samples: verdicts.rows.finish().map_err(internal)?,
-                refused: std::mem::take(&mut verdicts.refused),
+                refused,
                 request,
             })
         };
-        let count = |answer: &Answer| self.catalogue.count(stream, answer.accepted, answer.refused, received);
+        let count = |answer: &Answer| {
+            self.catalogue.count(stream, answer.accepted, answer.refused, received);
+            self.left_out.fetch_add(left_out, Ordering::Relaxed);
+        };
         if answer.accepted == 0 {
-            if answer.refused == 0 {
+            if answer.refused == 0 && left_out == 0 {
                 return Err(Fault::bad("the body has no row"));
             }
             count(&answer);
+            if answer.refused == 0 {
+                return Ok((answer, watch::channel(true).1)); // there is nothing to keep safe
+            }
             // The dead letters are for people; the sender need not wait for them.
-            let content = content(&mut verdicts, None)?;
+            let content = content(&mut verdicts, refused, None)?;
             let _ = self.queue.offer(Push { content, ticket: None });
             return Err(Fault::nothing_good(answer));
         }
@@ -339,7 +351,7 @@ impl App {
             },
         };
         let safe = ticket.watch();
-        let content = content(&mut verdicts, request)?;
+        let content = content(&mut verdicts, refused, request)?;
         let ticket = Some(ticket);
         self.queue.offer(Push { content, ticket }).map_err(closed)?;
         count(&answer);
@@ -354,21 +366,13 @@ impl App {
             ));
         }
         let said = parameter_of(parts.uri.query(), "precision");
-        let said = said
-            .map(|text| Precision::parse(&text))
-            .transpose()
-            .map_err(Fault::bad)?;
-        let format = match dialect {
-            Dialect::Own => Format::of(&parts.headers, &body)?,
-            _ => Format::Lines,
+        let came = Came {
+            headers: &parts.headers,
+            body: &body,
+            unit: said.map(|text| unit(&text)).transpose().map_err(Fault::bad)?,
+            as_lines: dialect != Dialect::Own,
         };
-        let lines = LineRows {
-            names: &self.names,
-            precision: said.unwrap_or(Precision::NS),
-            by_measurement: dialect != Dialect::Own,
-        };
-        let json = JsonRows::new(said.unwrap_or(self.precision));
-        body::read(format, &body, &json, &lines, verdicts)
+        self.reads.judge(&came, verdicts)
     }
 
     async fn wait(&self, mut safe: watch::Receiver<bool>) -> Result<(), Fault> {
@@ -383,6 +387,17 @@ impl App {
             ),
         };
         Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, detail).later(1))
+    }
+}
+
+/// A unit as `precision` names it, also with the letters of InfluxDB 1.
+fn unit(text: &str) -> Result<Unit, String> {
+    match text {
+        "ns" | "n" => Ok(Unit::Ns),
+        "us" | "u" | "µ" | "µs" => Ok(Unit::Us),
+        "ms" => Ok(Unit::Ms),
+        "s" => Ok(Unit::S),
+        _ => Err(format!("`precision={text}` is not known; write ns, us, ms or s")),
     }
 }
 

@@ -7,31 +7,31 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use taktline_engine::config::{Interval, Problem, Section, Size};
 use taktline_engine::kind::SourceKind;
 use taktline_engine::{Decoder, Partition, Poll, Position, Source, Wake, fault};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 
 use super::access::Access;
 use super::catalogue::{Catalogue, Stream, StreamConfig};
+use super::connections;
 use super::encrypted::{self, Encrypted};
 use super::keys::{KEY_LIMIT, Keys};
-use super::line::LineNames;
-use super::precision::Precision;
 use super::queue::Queue;
 use super::rate::Rates;
 use super::raw::{self, PushDecoder};
+use super::reads::Reads;
 use super::server::{self, App, BUDGET_KIB};
+use crate::codec::decode::DecodeConfig;
 use crate::time::Unit;
 
 /// The `http` source.
@@ -46,11 +46,17 @@ pub const KIND: SourceKind = SourceKind {
 ///
 /// `curl -d '{"temperature": 21.5}' http://HOST:8088/streams/press-1` is enough: the stream is the machine, each member a signal, the time
 /// that of the arrival. Rows may be JSON (one object or a list), NDJSON, Arrow IPC (stream format) or InfluxDB line protocol, gzipped or
-/// not; long (`signal`, `value`) or wide; with `machine`, and `ts` as a text or a number. Telegraf writes to it with `outputs.influxdb` and
+/// not; long (`signal`, `value`) or wide; with `machine`, and `ts` as a text or a number. In lines the machine is the tag `machine`, else the
+/// stream's, on `/write` and `/api/v2/write` the measurement; the signal is the field, or the measurement where the field is called `value`.
+/// With `decode` bodies may have any other form. Telegraf writes to it with `outputs.influxdb` and
 /// `outputs.influxdb_v2`. The answer is 202 when the rows are safe, with the reason of each row that was refused, which is a dead letter
 /// too. A request with an `Idempotency-Key` may be sent again: while the key is among the last 65,536 it adds nothing; after a restart, while
 /// the journal still holds its rows.
 /// `PUT /streams/NAME` registers a stream with its signals, `GET /streams` lists them; what was registered lasts until the run ends.
+///
+/// Limits besides those below: 1,024 connections at the same time; 64 KiB and 100 lines of a request's head; 64 MiB of bodies being read at the
+/// same time, then 429; 10,000 streams, and 10,000 signals of one; 256 bytes of a name, 64 KiB of a text; 10,000 refused rows of a body are kept
+/// one by one, the rest as a count.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
@@ -69,30 +75,27 @@ pub struct HttpConfig {
     /// Requests a second that one client (address) may make; more are answered 429. Default: no limit
     #[schemars(range(min = 0.001))]
     pub rate: Option<f64>,
+    /// How long a sender may take for a request's head and again for its body, and how long a connection may rest between requests. Default 30s
+    pub read_timeout: Option<Interval>,
     /// How long a sender waits until its rows are safe, before it is answered 503. Default 10s
     pub timeout: Option<Interval>,
-    /// What a number in the time of a JSON or Arrow row counts, where the request has no `precision`. Default ms. In line protocol it is ns
+    /// What a number in the time of a JSON or Arrow row counts, where the request has no `precision`. Default ms; in line protocol ns
     pub unit: Option<Unit>,
-    /// How machines and signals are named in line protocol
-    pub lines: Option<LinesConfig>,
+    /// How to read a body, in place of the forms above. With `only` and `signals` alone the forms stay, and signals are left out, renamed and
+    /// scaled. With a `format`, a `preset` or pointers every body is read as they say, whatever its `Content-Type`; only what comes to `/write`
+    /// and `/api/v2/write` is line protocol in any case. Registered signals are the names that senders use
+    pub decode: Option<DecodeConfig>,
+    /// Name of the machine, where `decode` says how bodies are read: from `{stream}`, `{machine}` (as `decode.machine` or the stream says) and,
+    /// in line protocol, `{measurement}` and `{tag.NAME}`. Default `{machine}`
+    pub machine: Option<String>,
+    /// Name of the signal, from the same names. With `decode.values` also `{member}`, which is then the default
+    pub signal: Option<String>,
     /// What becomes of rows for a stream that is neither declared nor registered. Default accept
     #[serde(default)]
     pub unregistered: Unregistered,
     /// Streams that are known from the start, by name
     #[serde(default)]
     pub streams: BTreeMap<String, StreamConfig>,
-}
-
-/// How machines and signals are named in line protocol.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LinesConfig {
-    /// Machine, from the line's tags, `{stream}` (also the database or bucket) and `{measurement}`: `{line}-{name}`. Default: the tag `machine`,
-    /// else the stream's machine; on `/write` and `/api/v2/write` the measurement
-    pub machine: Option<String>,
-    /// Signal, from the line's tags, `{measurement}` and `{field}`: `{measurement}.{field}`. Default: the field; the measurement where
-    /// the field is called `value`
-    pub signal: Option<String>,
 }
 
 /// What becomes of rows for a stream that is neither declared nor registered.
@@ -118,6 +121,7 @@ pub struct ServerTlsConfig {
 
 const MAX_BODY: Size = Size::from_bytes(8 << 20);
 const MAX_BODY_LIMIT: u64 = 64 << 20;
+const READ_TIMEOUT: Interval = Interval::from_micros(30_000_000);
 const TIMEOUT: Interval = Interval::from_micros(10_000_000);
 /// How long requests that are being answered may take when the server closes.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -149,17 +153,13 @@ fn build(section: &Section) -> Result<Box<dyn Source>, Vec<Problem>> {
     if config.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         problems.push(Problem::at("rate", "must be above 0").hint("leave it out for no limit"));
     }
-    let precision = match config.unit.unwrap_or(Unit::Ms) {
-        Unit::Rfc3339 => {
-            let message = "this says what numbers count; texts are read as date and time in any case";
-            problems.push(Problem::at("unit", message).hint("write s, ms, us or ns"));
-            Precision::MS
-        }
-        unit => Precision::of(unit).unwrap_or(Precision::MS),
-    };
-    let lines = config.lines.unwrap_or_default();
-    let names = LineNames::new(lines.machine.as_deref(), lines.signal.as_deref());
-    let names = names.map_err(|found| problems.extend(found)).ok();
+    let read_timeout = config.read_timeout.unwrap_or(READ_TIMEOUT).micros();
+    if read_timeout <= 0 {
+        problems.push(Problem::at("read_timeout", "must be longer than 0"));
+    }
+    let names = (config.machine.as_deref(), config.signal.as_deref());
+    let reads = Reads::new(&section.name, config.unit, &config.decode.unwrap_or_default(), names);
+    let reads = reads.map_err(|found| problems.extend(found)).ok();
     let mut streams = Vec::new();
     for (name, stream) in &config.streams {
         match Stream::new(name, stream) {
@@ -170,7 +170,7 @@ fn build(section: &Section) -> Result<Box<dyn Source>, Vec<Problem>> {
             }
         }
     }
-    let (Some(names), true) = (names, problems.is_empty()) else {
+    let (Some(reads), true) = (reads, problems.is_empty()) else {
         return Err(problems);
     };
     Ok(Box::new(HttpSource {
@@ -181,8 +181,9 @@ fn build(section: &Section) -> Result<Box<dyn Source>, Vec<Problem>> {
         max_body: max_body as usize,
         rate: config.rate,
         timeout: Duration::from_micros(config.timeout.unwrap_or(TIMEOUT).micros().unsigned_abs()),
-        precision,
-        names,
+        read_timeout: Duration::from_micros(read_timeout.unsigned_abs()),
+        reads: Arc::new(reads),
+        left_out: Arc::default(),
         open: config.unregistered == Unregistered::Accept,
         streams,
     }))
@@ -196,8 +197,10 @@ struct HttpSource {
     max_body: usize,
     rate: Option<f64>,
     timeout: Duration,
-    precision: Precision,
-    names: LineNames,
+    read_timeout: Duration,
+    reads: Arc<Reads>,
+    /// Samples that were left out when they came, until a decoder tells the engine.
+    left_out: Arc<AtomicU64>,
     open: bool,
     streams: Vec<Stream>,
 }
@@ -221,8 +224,9 @@ impl Source for HttpSource {
             budget: Semaphore::new(BUDGET_KIB),
             max_body: self.max_body,
             timeout: self.timeout,
-            precision: self.precision,
-            names: self.names.clone(),
+            read_timeout: self.read_timeout,
+            reads: self.reads.clone(),
+            left_out: self.left_out.clone(),
         };
         if app.access.is_open() && !address.ip().is_loopback() {
             tracing::warn!(
@@ -249,7 +253,7 @@ impl Source for HttpSource {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(PushDecoder::new(&self.name))
+        Box::new(PushDecoder::new(&self.name, self.left_out.clone()))
     }
 
     fn bounded(&self) -> bool {
@@ -336,7 +340,7 @@ impl Drop for HttpPartition {
 
 /// The server on a thread of its own. Dropping it lets requests end, and joins the thread.
 struct Server {
-    stop: Arc<Notify>,
+    stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -348,31 +352,26 @@ impl Server {
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let stop = Arc::new(Notify::new());
-        let (stopped, name) = (stop.clone(), format!("http {name}"));
+        let (stop, stopped) = watch::channel(false);
+        let (name, read_timeout) = (format!("http {name}"), app.read_timeout);
+        let mut closing = stopped.clone();
         let serve = async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let routes = server::routes(Arc::new(app)).into_make_service_with_connect_info::<Peer>();
-            let (closing, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-            let shutdown = {
-                let (closing, begun) = (closing.clone(), begun.clone());
-                async move {
-                    stopped.notified().await;
-                    begun.notify_one();
-                    closing.notify_one();
-                }
-            };
-            let too_long = async move {
-                begun.notified().await;
+            let routes = server::routes(Arc::new(app));
+            let too_long = async {
+                let _ = closing.wait_for(|stopped| *stopped).await;
                 tokio::time::sleep(GOODBYE).await;
             };
-            tokio::select! {
-                served = async {
-                    match tls {
-                        None => axum::serve(listener, routes).with_graceful_shutdown(shutdown).await,
-                        Some(tls) => axum::serve(Encrypted::start(listener, tls), routes).with_graceful_shutdown(shutdown).await,
+            let served = async {
+                match tls {
+                    None => connections::serve(listener, routes, read_timeout, stopped).await,
+                    Some(tls) => {
+                        connections::serve(Encrypted::start(listener, tls), routes, read_timeout, stopped).await;
                     }
-                } => served,
+                }
+            };
+            tokio::select! {
+                () = served => Ok(()),
                 () = too_long => Ok(()),
             }
         };
@@ -396,26 +395,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.notify_one();
+        self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// Who has connected.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub SocketAddr);
-
-impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, tokio::net::TcpListener>) -> Self {
-        Peer(*stream.remote_addr())
-    }
-}
-
-impl Connected<IncomingStream<'_, Encrypted>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Encrypted>) -> Self {
-        Peer(*stream.remote_addr())
     }
 }
 
@@ -435,7 +418,7 @@ mod tests {
         check("listen: '[::1]:8088'", &[]);
         check(
             "listen: localhost:8088\ntoken: x\ntokens: [y]\nmax_body: 64MiB\nrate: 0.5\ntimeout: 2s\nunit: s\nunregistered: refuse\n\
-             lines: {machine: '{line}-{machine}', signal: '{field}'}\n\
+             read_timeout: 5s\ndecode: {only: [t]}\n\
              streams: {press-1: {machine: p1, signals: {t: {unit: degC}}}, oven: {signals: [t, p]}, any: {}}",
             &[],
         );
@@ -448,8 +431,8 @@ mod tests {
             &["max_body", "rate", "unit"],
         );
         check(
-            "listen: 'a:1'\nlines: {machine: '{x', signal: 'y}'}",
-            &["lines.machine", "lines.signal"],
+            "listen: 'a:1'\nread_timeout: 0s\ndecode: {values: ''}\nmachine: '{x'\nsignal: 'y}'",
+            &["read_timeout", "machine", "signal"],
         );
         check(
             "listen: 'a:1'\nstreams: {' x': {}, y: {machine: ''}, z: {signals: []}}",

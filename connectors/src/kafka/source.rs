@@ -126,6 +126,7 @@ fn reading(
         pattern: None,
         keyed: templates.iter().any(|template| template.contains("{key}")),
         headers: headers.clone(),
+        ..Address::default()
     };
     match Reading::new(source, address, decode, machine, signal) {
         // Neither the setting nor the payload names it: then the key does.
