@@ -16,12 +16,13 @@ use axum::http::{HeaderMap, StatusCode};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
-use taktline_connectors::{email, webhook};
+use taktline_connectors::{SINKS, SOURCES, email, webhook};
 use taktline_engine::config::Section;
-use taktline_engine::kind::{Input, SinkKind};
+use taktline_engine::kind::{Catalog, Input, SinkKind};
+use taktline_engine::plan::compile;
 use taktline_engine::state::Staged;
 use taktline_engine::table::{Sample, samples, samples_batch};
-use taktline_engine::{Opening, Sink};
+use taktline_engine::{Opening, Options, Run, Sink};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -263,6 +264,7 @@ fn what_is_refused_is_kept_and_the_next_rows_go_on() {
     sink.write(0, &rows(0..3)).unwrap();
     sink.stage(1).unwrap();
     assert_eq!(hook.values(), [0.0, 1.0, 2.0]);
+    assert_eq!((sink.refused(), sink.refused()), (1, 0), "each is counted once");
     let kept = std::fs::read_to_string(folder.join("refused.ndjson")).unwrap();
     let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((kept.len(), &kept[0]["row"]["value"]), (1, &serde_json::json!(1.0)));
@@ -280,6 +282,32 @@ fn what_is_refused_is_kept_and_the_next_rows_go_on() {
     sink.write(0, &rows(3..4)).unwrap();
     let kept = std::fs::read_to_string(folder.join("refused.ndjson")).unwrap();
     assert!(kept.lines().last().unwrap().contains("give_up_after"), "{kept}");
+}
+
+#[test]
+fn refused_rows_are_counted_where_the_run_says_how_it_goes() {
+    static CATALOG: Catalog = Catalog {
+        sources: SOURCES,
+        steps: &[],
+        sinks: SINKS,
+    };
+    let (hook, url) = Hook::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("press.csv");
+    std::fs::write(&file, "ts,t\n1767323045,1\n1767323046,2\n1767323047,3\n").unwrap();
+    hook.answers([200, 400, 422]);
+    let text = format!(
+        "version: 1\nsources: {{plc: {{kind: file, path: '{}', machine: {{constant: m}}, time: {{column: ts, unit: s}}}}}}\n\
+         sinks: {{ops: {{kind: webhook, from: plc, url: '{url}'}}}}\n",
+        file.display()
+    );
+    let plan = compile("refused.yaml", &text, &[], &CATALOG, &|_| None).unwrap_or_else(|found| panic!("{found:?}"));
+    let run = Run::new(plan, Options::default()).unwrap();
+    run.execute().unwrap();
+    assert_eq!(hook.values(), [1.0, 2.0, 3.0]);
+    let metrics = run.metrics.text().unwrap();
+    let counted = r#"taktline_rows_refused_total{kind="webhook",node="ops"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 /// A certificate for 127.0.0.1 in files, and a server's settings with it.

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// Rows that a source read and left out because its configuration says so.
     pub left_out_rows: IntCounterVec,
+    /// Rows that a sink's target refused for good.
+    pub refused_rows: IntCounterVec,
     /// Checkpoints that became real.
     pub checkpoints: IntCounter,
     /// Bytes of state files.
@@ -88,6 +90,13 @@ impl Metrics {
                 ),
                 node,
             )?,
+            refused_rows: IntCounterVec::new(
+                Opts::new(
+                    "taktline_rows_refused_total",
+                    "Rows that a sink's target refused for good.",
+                ),
+                node,
+            )?,
             checkpoints: IntCounter::new("taktline_checkpoints_total", "Checkpoints that became real.")?,
             checkpoint_bytes: IntCounter::new("taktline_checkpoint_bytes_total", "Bytes of state written.")?,
             checkpoint_seconds: Counter::new(
@@ -140,7 +149,7 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 18] = [
+        let all: [Box<dyn Collector>; 19] = [
             Box::new(metrics.source_lag.clone()),
             Box::new(metrics.rows_in.clone()),
             Box::new(metrics.rows_out.clone()),
@@ -150,6 +159,7 @@ impl Metrics {
             Box::new(metrics.late_rows.clone()),
             Box::new(metrics.dead_letters.clone()),
             Box::new(metrics.left_out_rows.clone()),
+            Box::new(metrics.refused_rows.clone()),
             Box::new(metrics.tap_dropped.clone()),
             Box::new(metrics.checkpoints.clone()),
             Box::new(metrics.checkpoint_bytes.clone()),
@@ -201,6 +211,7 @@ pub(crate) struct NodeMetrics {
     pub late_rows: prometheus::IntCounter,
     pub dead_letters: prometheus::IntCounter,
     pub left_out_rows: prometheus::IntCounter,
+    pub refused_rows: prometheus::IntCounter,
 }
 
 impl Metrics {
@@ -230,6 +241,7 @@ impl Metrics {
             late_rows: self.late_rows.with_label_values(labels),
             dead_letters: self.dead_letters.with_label_values(labels),
             left_out_rows: self.left_out_rows.with_label_values(labels),
+            refused_rows: self.refused_rows.with_label_values(labels),
         }
     }
 }

@@ -64,4 +64,9 @@ pub trait Sink: Send {
         let _ = (checkpoint, staged);
         Ok(())
     }
+
+    /// Rows that the target refused for good since the last call: they are not there, the next ones went on.
+    fn refused(&mut self) -> u64 {
+        0
+    }
 }

@@ -38,8 +38,8 @@ pub const KIND: SinkKind = SinkKind {
 /// A request holds one row as a JSON object, or up to `batch` rows as a list. Its `Idempotency-Key` is the same each time the same rows are
 /// sent; for an alert it is made of `alert_id` and `state`. While the target is away, answers 5xx or 429, or doesn't let us in (401, 403, 404,
 /// 405, 407), the request is sent again with growing waits, as `Retry-After` says, and what follows waits too: with `give_up_after` for so long, else
-/// until it is taken. Any other 4xx refuses the rows: they are logged as an error and kept in `staging/NAME/refused.ndjson` below the data
-/// directory, and the next rows go on.
+/// until it is taken. Any other 4xx refuses the rows: they are logged as an error, counted (`taktline_rows_refused_total`) and kept in
+/// `staging/NAME/refused.ndjson` below the data directory, and the next rows go on.
 ///
 /// With a `secret` each request has `Taktline-Timestamp` (seconds since 1970) and `Taktline-Signature: v1=HEX`, the HMAC-SHA256 of
 /// the timestamp, a dot and the body. To verify: compute it over `timestamp + "." + body` with the same secret, compare in constant time, and
@@ -185,6 +185,7 @@ impl SinkPlan for WebhookPlan {
             batch: self.batch,
             inputs: self.inputs.clone(),
             waiting: Vec::new(),
+            refused_rows: 0,
         }))
     }
 }
@@ -196,6 +197,8 @@ struct WebhookSink {
     inputs: Vec<Sent>,
     /// Rows that don't fill a request yet.
     waiting: Vec<Row>,
+    /// Rows that the target refused, until the engine has counted them.
+    refused_rows: u64,
 }
 
 /// A row as JSON, and what it is known by.
@@ -227,6 +230,10 @@ impl Sink for WebhookSink {
         self.send()?;
         Ok(Staged(Value::Null))
     }
+
+    fn refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused_rows)
+    }
 }
 
 impl WebhookSink {
@@ -252,6 +259,7 @@ impl WebhookSink {
                     self.delivery.name(),
                     rows.len()
                 );
+                self.refused_rows += rows.len() as u64;
                 Ok(())
             }
         }

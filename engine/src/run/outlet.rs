@@ -167,6 +167,7 @@ impl Serving {
         for errand in queue {
             let started = Instant::now();
             self.take(errand)?;
+            self.metrics.refused_rows.inc_by(self.sink.refused());
             self.metrics.busy_seconds.inc_by(started.elapsed().as_secs_f64());
         }
         Ok(())
