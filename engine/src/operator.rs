@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 
 use crate::snapshot::{Saved, Snapshot};
 use crate::table::{Samples, Table};
@@ -177,6 +177,18 @@ impl<'a> SampleRows<'a> {
     /// True when no row has text, so that a loop can skip asking.
     pub fn no_text(&self) -> bool {
         self.columns.text.null_count() == self.columns.text.len()
+    }
+
+    /// How good the reading of row `row` is, where its source said it.
+    pub fn quality(&self, row: usize) -> Option<&'a str> {
+        let qualities = self.columns.quality.values().as_string_opt::<i32>()?;
+        let number = self.columns.quality.key(self.first + row)?;
+        Some(qualities.value(number))
+    }
+
+    /// True when no row has a quality, so that a loop can skip asking.
+    pub fn no_quality(&self) -> bool {
+        self.columns.quality.null_count() == self.columns.quality.len()
     }
 }
 

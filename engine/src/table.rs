@@ -61,6 +61,9 @@ pub fn name_type() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
+/// The quality of a row that says: nobody knows the reading any more.
+pub const STALE: &str = "stale";
+
 static SAMPLES: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new(KEY, name_type(), false),
@@ -80,7 +83,7 @@ static SAMPLES: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// | `ts` | timestamp µs, UTC | when |
 /// | `value` | float64, nullable | the reading; null where the source had none |
 /// | `text` | UTF-8, nullable | a state or marker |
-/// | `quality` | dictionary of UTF-8, nullable | as the source said it |
+/// | `quality` | dictionary of UTF-8, nullable | as the source said it; [`STALE`] where the reading before holds no longer |
 pub fn samples() -> Table {
     Table::plain("samples", SAMPLES.clone())
 }

@@ -156,7 +156,7 @@ fn what_changed_in_the_pipeline_is_said_before_it_starts() {
     let other = text.replace(", last: true", "");
     assert_eq!(
         error(&other, &options(data.path())),
-        "step sums: its state is `sum sum/1 last`, and would be `sum sum/1` now; to drop that state, start with --fresh sums"
+        "step sums: its state is `sum sum/1 last rows/2`, and would be `sum sum/1 rows/2` now; to drop that state, start with --fresh sums"
     );
     let fresh = |step: &str| StateOptions {
         fresh: vec![step.into()],

@@ -16,6 +16,9 @@
 //! a cycle is open, `start` is not looked at unless there is no `end`. `max` is 1d where neither `max` nor `gap` is given.
 //! A cycle by `length` that goes on after a `gap` starts with the row after it.
 //!
+//! A row of quality `stale`, by which a source says that it no longer knows a reading (a Sparkplug node has died), ends nothing: it is
+//! counted in the open cycle's column `stale`, so that an alert or a query can tell such cycles from the others.
+//!
 //! A phase without `end` or by `length` also ends, complete, where its complete cycle ends, and the first phase by
 //! `length` doesn't start before its cycle.
 
@@ -25,9 +28,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use taktline_engine::config::{Interval, Problem, Section};
 use taktline_engine::kind::{Input, StepKind};
+use taktline_engine::table::STALE;
 use taktline_engine::{Operator, Order, Output, Rows, Saved, Snapshot, Step, Table};
 
 use crate::cycles::{self, CycleRows, CyclesBuilder, Outcome};
+use crate::open::Said;
 use crate::segment::{Boundaries, Cut, Segmenter, Slices};
 use crate::slots::Slots;
 use crate::trigger::Trigger;
@@ -195,10 +200,10 @@ impl Step for CycleStep {
             "cycles"
         };
         match &self.cut.by {
-            Boundaries::Length(_) => format!("cycle/1 {of} by length"),
-            Boundaries::Triggers { start, end: None } => format!("cycle/1 {of} from {}", start.watches()),
+            Boundaries::Length(_) => format!("cycle/2 {of} by length"),
+            Boundaries::Triggers { start, end: None } => format!("cycle/2 {of} from {}", start.watches()),
             Boundaries::Triggers { start, end: Some(end) } => {
-                format!("cycle/1 {of} from {} to {}", start.watches(), end.watches())
+                format!("cycle/2 {of} from {} to {}", start.watches(), end.watches())
             }
         }
     }
@@ -229,7 +234,7 @@ struct Cycles {
 impl Operator for Cycles {
     fn rows(&mut self, rows: &Rows<'_>, out: &mut Output) -> anyhow::Result<()> {
         let samples = rows.samples()?;
-        let no_text = samples.no_text();
+        let only_values = samples.no_text() && samples.no_quality();
         let mut slots = [0; ROWS_AT_ONCE];
         for from in (0..samples.ts.len()).step_by(ROWS_AT_ONCE) {
             let rows = from..samples.ts.len().min(from + ROWS_AT_ONCE);
@@ -244,11 +249,14 @@ impl Operator for Cycles {
                 signal: &slots[..rows.len()],
                 value: &samples.value[rows],
             };
-            if no_text {
-                self.segmenter.rows(slices, |_| None, &mut self.builder);
+            if only_values {
+                self.segmenter.rows(slices, |_| Said::default(), &mut self.builder);
             } else {
-                self.segmenter
-                    .rows(slices, |row| samples.text(from + row), &mut self.builder);
+                let said = |row| Said {
+                    text: samples.text(from + row),
+                    stale: samples.quality(from + row) == Some(STALE),
+                };
+                self.segmenter.rows(slices, said, &mut self.builder);
             }
         }
         emit(&mut self.builder, out)
@@ -335,7 +343,7 @@ impl Phases {
             value: &value,
         };
         self.segmenter.within(cycles.cycle_id(row), start_us);
-        self.segmenter.rows(slices, |_| None, &mut self.builder);
+        self.segmenter.rows(slices, |_| Said::default(), &mut self.builder);
         let around = cycles.is_complete(row).then(|| (cycles.end_us(row), Outcome::Complete));
         self.segmenter.end(around, &mut self.builder);
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use taktline_engine::table::{Sample, samples, samples_batch};
 
 use super::*;
+use crate::lockstep::with_stale;
 
 pub(super) fn input(table: Table) -> Input {
     Input {
@@ -111,6 +112,61 @@ fn check_until(yaml: &str, text: &str, advance_ms: Option<i64>, expect: &[&str])
 #[track_caller]
 pub(super) fn check(yaml: &str, text: &str, expect: &[&str]) {
     check_until(yaml, text, None, expect);
+}
+
+/// `~` for a value: the source no longer knows it.
+fn stale_cycles(text: &str, chunk: usize) -> Vec<String> {
+    let (step, samples) = (step(EDGES), rows(text));
+    let stale: Vec<bool> = text.split(',').map(|row| row.ends_with('~')).collect();
+    let batch = with_stale(&samples_batch(samples.iter().copied()), stale.iter().copied());
+    let (mut operator, mut out) = (step.operator("m"), Output::default());
+    for from in (0..batch.num_rows()).step_by(chunk) {
+        let to = (from + chunk).min(batch.num_rows());
+        operator.rows(&Rows::new(&batch, from..to), &mut out).unwrap();
+    }
+    operator.end(&mut out).unwrap();
+    let mut found = Vec::new();
+    for batch in out.take() {
+        let count = |batch: &RecordBatch, name: &str| {
+            let column = batch.column_by_name(name).unwrap();
+            column.as_primitive::<UInt64Type>().values().to_vec()
+        };
+        let published = |name: &str| {
+            let table = step.output().published.iter().find(|table| table.name == name).unwrap();
+            (table.project)(&batch).unwrap()
+        };
+        let cycles = published("cycles");
+        let (stale, missing) = (count(&cycles, "stale"), count(&cycles, "missing"));
+        let of_signals = count(&published("cycle_signals"), "stale");
+        for (line, (stale, missing)) in show(std::slice::from_ref(&batch)).iter().zip(stale.iter().zip(missing)) {
+            let line = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            found.push(format!("{line} stale {stale} missing {missing}"));
+        }
+        found.push(format!("signals {of_signals:?}"));
+    }
+    found
+}
+
+#[test]
+fn a_reading_that_is_no_longer_known_flags_the_open_cycle() {
+    let check = |text: &str, expect: &[&str]| {
+        for chunk in [100, 1, 2] {
+            let found: Vec<String> = stale_cycles(text, chunk)
+                .into_iter()
+                .filter(|line| !line.starts_with("signals"))
+                .collect();
+            assert_eq!(found, expect, "{text}: in calls of {chunk}");
+        }
+    };
+    check(
+        "p 0 0,p 1 6,p 2 ~,q 2 ~,p 3 2,p 4 0,p 5 7,p 6 0",
+        &["1..3 complete stale 2 missing 2", "5..6 complete stale 0 missing 0"],
+    );
+    // Between cycles there is none to flag, and a missing value alone says nothing of the kind.
+    check("p 0 0,p 1 ~,p 2 6,p 3 -,p 4 0", &["2..4 complete stale 0 missing 1"]);
+    check("p 0 0,p 1 6,p 2 ~", &["1..2 truncated stale 1 missing 1"]);
+    let signals = stale_cycles("p 0 0,p 1 6,q 1 8,q 2 ~,p 3 0", 100);
+    assert_eq!(signals, ["1..3 complete stale 1 missing 1", "signals [0, 1]"]);
 }
 
 const EDGES: &str = "{start: p rises above 5, end: p falls below 3}";
@@ -380,7 +436,7 @@ fn columns() {
     let flat = (table.published[0].project)(batch).unwrap();
     assert_eq!(
         (flat.schema(), flat.num_columns()),
-        (table.published[0].schema.clone(), 10)
+        (table.published[0].schema.clone(), 11)
     );
 }
 

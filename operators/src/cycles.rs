@@ -32,6 +32,7 @@ pub const SIGNALS: &str = "signals";
 /// | `duration_s` | float64 | `end - start` in seconds |
 /// | `outcome` | UTF-8 | an [`Outcome`] |
 /// | `samples`, `missing` | uint64 | rows with a value or text, and rows with neither |
+/// | `stale` | uint64 | rows by which a source says that it no longer knows a reading: the cycle is not to be trusted as the others |
 /// | `signals` | list of struct | one [`SignalCycle`] per signal, sorted by name |
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -46,6 +47,7 @@ pub fn schema() -> SchemaRef {
             Field::new("outcome", DataType::Utf8, false),
             Field::new("samples", DataType::UInt64, false),
             Field::new("missing", DataType::UInt64, false),
+            Field::new("stale", DataType::UInt64, false),
             signals_column(signal_fields()),
         ]))
     });
@@ -58,6 +60,7 @@ pub fn signal_fields() -> Fields {
         Field::new("signal", DataType::Utf8, false),
         Field::new("samples", DataType::UInt64, false),
         Field::new("missing", DataType::UInt64, false),
+        Field::new("stale", DataType::UInt64, false),
     ];
     fields.extend(SignalStats::NAMES.map(|name| Field::new(name, DataType::Float64, true)));
     fields.push(Field::new("text", DataType::Utf8, true));
@@ -344,6 +347,15 @@ impl SignalStats {
     }
 }
 
+/// Rows that tell no reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Rows with neither value nor text.
+    pub missing: u64,
+    /// Rows by which a source says that it no longer knows the reading; mostly missing, too.
+    pub stale: u64,
+}
+
 /// One cycle without its signals.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cycle<'a> {
@@ -361,8 +373,8 @@ pub struct Cycle<'a> {
     pub outcome: Outcome,
     /// Rows with a value or a text.
     pub samples: u64,
-    /// Rows with neither.
-    pub missing: u64,
+    /// Rows that tell no reading.
+    pub lacking: Lacking,
 }
 
 /// One signal inside a cycle, borrowed from a batch.
@@ -394,10 +406,12 @@ pub struct CyclesBuilder {
     outcome: StringBuilder,
     samples: Vec<u64>,
     missing: Vec<u64>,
+    stale: Vec<u64>,
     signal_ends: Vec<i32>,
     name: StringBuilder,
     signal_samples: Vec<u64>,
     signal_missing: Vec<u64>,
+    signal_stale: Vec<u64>,
     stats: [Vec<f64>; 8],
     text: StringBuilder,
     value_ends: Vec<i32>,
@@ -413,10 +427,11 @@ impl CyclesBuilder {
     }
 
     /// A signal of the cycle that is being built. `offsets` and `values` are of the same length, all values finite.
-    pub fn signal(&mut self, name: &str, missing: u64, text: Option<&str>, offsets: &[i64], values: &[f64]) {
+    pub fn signal(&mut self, name: &str, lacking: Lacking, text: Option<&str>, offsets: &[i64], values: &[f64]) {
         self.name.append_value(name);
         self.signal_samples.push(values.len() as u64);
-        self.signal_missing.push(missing);
+        self.signal_missing.push(lacking.missing);
+        self.signal_stale.push(lacking.stale);
         for (column, number) in self.stats.iter_mut().zip(SignalStats::of(offsets, values).to_array()) {
             column.push(number);
         }
@@ -440,7 +455,8 @@ impl CyclesBuilder {
         self.end.push(cycle.end_us);
         self.outcome.append_value(cycle.outcome.as_str());
         self.samples.push(cycle.samples);
-        self.missing.push(cycle.missing);
+        self.missing.push(cycle.lacking.missing);
+        self.stale.push(cycle.lacking.stale);
         self.signal_ends.push(self.signal_samples.len() as i32);
     }
 
@@ -466,6 +482,7 @@ impl CyclesBuilder {
             Arc::new(b.name.finish()),
             Arc::new(UInt64Array::from(b.signal_samples)),
             Arc::new(UInt64Array::from(b.signal_missing)),
+            Arc::new(UInt64Array::from(b.signal_stale)),
         ];
         signals.extend(
             b.stats
@@ -494,6 +511,7 @@ impl CyclesBuilder {
             Arc::new(b.outcome.finish()),
             Arc::new(UInt64Array::from(b.samples)),
             Arc::new(UInt64Array::from(b.missing)),
+            Arc::new(UInt64Array::from(b.stale)),
             list(
                 starts(b.signal_ends),
                 Arc::new(StructArray::try_new(signal_fields(), signals, None)?),

@@ -9,11 +9,14 @@ mod compare;
 mod cycle;
 mod window;
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{DictionaryArray, RecordBatch};
+use arrow::datatypes::Int32Type;
 use proptest::prelude::*;
 use taktline_engine::config::Section;
 use taktline_engine::kind::{Input, StepKind};
-use taktline_engine::table::{Sample, Table, samples_batch};
+use taktline_engine::table::{STALE, Sample, Table, samples_batch};
 use taktline_engine::{Operator, Output, Rows, Saved, Snapshot, Step};
 
 /// What the driver does with an operator.
@@ -91,7 +94,11 @@ impl Worker {
                     signal,
                     ..Sample::default()
                 });
-                let batch = samples_batch(numbered.chain(samples.iter().copied()));
+                let rows: Vec<Sample<'_>> = numbered.chain(samples.iter().copied()).collect();
+                // Some of those without a reading are stale.
+                let stale =
+                    |row: &Sample<'_>| row.value.is_some_and(f64::is_nan) && row.text.is_none() && row.ts % 2000 == 0;
+                let batch = with_stale(&samples_batch(rows.iter().copied()), rows.iter().map(stale));
                 let rows = Rows::new(&batch, self.names.len()..batch.num_rows());
                 self.operator.rows(&rows, &mut out)?;
             }
@@ -108,6 +115,14 @@ impl Worker {
         self.operator.snapshot(&mut snapshot).expect("a snapshot");
         snapshot.saved(before)
     }
+}
+
+/// The rows of a `samples` batch of which these are stale.
+pub(crate) fn with_stale(samples: &RecordBatch, stale: impl Iterator<Item = bool>) -> RecordBatch {
+    let quality: DictionaryArray<Int32Type> = stale.map(|stale| stale.then_some(STALE)).collect();
+    let mut columns = samples.columns().to_vec();
+    columns[5] = Arc::new(quality);
+    RecordBatch::try_new(samples.schema(), columns).expect("the columns of `samples`")
 }
 
 fn lockstep(step: &dyn Step, calls: &[Call], acts: &[Act]) {

@@ -4,7 +4,15 @@ mod state;
 
 pub(crate) use state::{Outline, Stretch};
 
-use crate::cycles::{Cycle, CyclesBuilder, Outcome};
+use crate::cycles::{Cycle, CyclesBuilder, Lacking, Outcome};
+
+/// What a row says besides its value.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said<'t> {
+    pub text: Option<&'t str>,
+    /// Its source no longer knows the reading.
+    pub stale: bool,
+}
 
 /// An open cycle: 16 bytes a sample, half as much again while a buffer grows. Signals go by the key's own numbers.
 #[derive(Clone, Debug)]
@@ -15,6 +23,7 @@ pub(crate) struct Open {
     id: Option<u32>,
     samples: u64,
     missing: u64,
+    stale: u64,
     signals: Vec<Signal>,
 }
 
@@ -23,6 +32,7 @@ struct Signal {
     offsets: Vec<i64>,
     values: Vec<f64>,
     missing: u64,
+    stale: u64,
     text: Option<String>,
     /// So many of the samples are in checkpoints already.
     saved: usize,
@@ -38,13 +48,14 @@ impl Open {
             id: None,
             samples: 0,
             missing: 0,
+            stale: 0,
             signals: Vec::new(),
         }
     }
 
     /// Adds a row.
     #[inline]
-    pub fn push(&mut self, ts: i64, signal: usize, value: f64, text: Option<&str>) {
+    pub fn push(&mut self, ts: i64, signal: usize, value: f64, said: Said<'_>) {
         if signal >= self.signals.len() {
             self.signals.resize_with(signal + 1, Signal::default);
         }
@@ -56,13 +67,17 @@ impl Open {
             buffer.offsets.push(ts.saturating_sub(self.start_us));
             buffer.values.push(value);
             self.samples += 1;
-        } else if text.is_none() {
+        } else if said.text.is_none() {
             buffer.missing += 1;
             self.missing += 1;
         } else {
             self.samples += 1;
         }
-        if let Some(text) = text {
+        if said.stale {
+            buffer.stale += 1;
+            self.stale += 1;
+        }
+        if let Some(text) = said.text {
             buffer.set_text(text);
         }
     }
@@ -81,12 +96,14 @@ impl Open {
                 .extend(more.offsets.iter().map(|offset| offset.saturating_add(shift)));
             buffer.values.extend_from_slice(&more.values);
             buffer.missing += more.missing;
+            buffer.stale += more.stale;
             if let Some(text) = &more.text {
                 buffer.set_text(text);
             }
         }
         self.samples += later.samples;
         self.missing += later.missing;
+        self.stale += later.stale;
     }
 
     /// Rows with a value or a text.
@@ -102,12 +119,17 @@ impl Open {
             let Some(signal) = self.signals.get_mut(number).map(std::mem::take) else {
                 continue;
             };
+            // A stale row without a reading is a missing one, too.
             if signal.values.is_empty() && signal.missing == 0 && signal.text.is_none() {
                 continue;
             }
+            let lacking = Lacking {
+                missing: signal.missing,
+                stale: signal.stale,
+            };
             out.signal(
                 &names[number],
-                signal.missing,
+                lacking,
                 signal.text.as_deref(),
                 &signal.offsets,
                 &signal.values,
@@ -120,7 +142,10 @@ impl Open {
             end_us,
             outcome,
         } = head;
-        let (samples, missing) = (self.samples, self.missing);
+        let lacking = Lacking {
+            missing: self.missing,
+            stale: self.stale,
+        };
         out.cycle(&Cycle {
             machine,
             step,
@@ -128,8 +153,8 @@ impl Open {
             start_us: self.start_us,
             end_us,
             outcome,
-            samples,
-            missing,
+            samples: self.samples,
+            lacking,
         });
     }
 
@@ -184,7 +209,7 @@ mod tests {
             let mut open = Open::new(0);
             for sample in 0..20_000_usize {
                 for signal in 0..signals {
-                    open.push(sample as i64, signal, 1.0, None);
+                    open.push(sample as i64, signal, 1.0, Said::default());
                 }
                 let allowed = 24 * (sample + 1) * signals + 1024 * signals;
                 assert!(

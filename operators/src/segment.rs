@@ -11,7 +11,7 @@ mod state;
 use std::sync::Arc;
 
 use crate::cycles::{CyclesBuilder, Outcome};
-use crate::open::{Head, Open};
+use crate::open::{Head, Open, Said};
 use crate::trigger::{Trigger, TriggerState};
 
 /// How to cut.
@@ -77,6 +77,7 @@ struct Moment {
     signal: Vec<i32>,
     value: Vec<f64>,
     text: Vec<Option<Box<str>>>,
+    stale: Vec<bool>,
 }
 
 /// Rows of one key as slices of the same length.
@@ -156,12 +157,12 @@ impl Segmenter {
     }
 
     /// Takes rows sorted by time, at or after those of former calls.
-    pub fn rows<'t>(&mut self, rows: Slices<'_>, text: impl Fn(usize) -> Option<&'t str>, out: &mut CyclesBuilder) {
+    pub fn rows<'t>(&mut self, rows: Slices<'_>, said: impl Fn(usize) -> Said<'t>, out: &mut CyclesBuilder) {
         let Slices { ts, signal, value } = rows;
         let mut from = 0;
         if !self.moment.signal.is_empty() {
             from = ts.iter().take_while(|t| **t == self.moment.ts).count();
-            self.moment.extend(signal, value, 0..from, &text);
+            self.moment.extend(signal, value, 0..from, &said);
             if from == ts.len() {
                 return;
             }
@@ -171,11 +172,11 @@ impl Segmenter {
         while ts[from] != last {
             let now = ts[from];
             let to = from + ts[from..].iter().take_while(|t| **t == now).count();
-            self.moment_rows(now, &signal[from..to], &value[from..to], |row| text(from + row), out);
+            self.moment_rows(now, &signal[from..to], &value[from..to], |row| said(from + row), out);
             from = to;
         }
         self.moment.ts = last;
-        self.moment.extend(signal, value, from..ts.len(), &text);
+        self.moment.extend(signal, value, from..ts.len(), &said);
     }
 
     /// No row before `watermark_us` will come.
@@ -231,8 +232,11 @@ impl Segmenter {
             return;
         }
         let mut moment = std::mem::take(&mut self.moment);
-        let text = |row: usize| moment.text[row].as_deref();
-        self.moment_rows(moment.ts, &moment.signal, &moment.value, text, out);
+        let said = |row: usize| Said {
+            text: moment.text[row].as_deref(),
+            stale: moment.stale[row],
+        };
+        self.moment_rows(moment.ts, &moment.signal, &moment.value, said, out);
         moment.clear();
         self.moment = moment;
     }
@@ -243,7 +247,7 @@ impl Segmenter {
         now: i64,
         signal: &[i32],
         value: &[f64],
-        text: impl Fn(usize) -> Option<&'t str>,
+        said: impl Fn(usize) -> Said<'t>,
         out: &mut CyclesBuilder,
     ) {
         self.pass(now, out);
@@ -254,10 +258,10 @@ impl Segmenter {
                 continue;
             }
             if let (true, Some(start)) = (role & STARTS != 0, &mut self.start) {
-                start.see(now, value[row], text(row));
+                start.see(now, value[row], said(row).text);
             }
             if let (true, Some(end)) = (role & ENDS != 0, &mut self.end) {
-                end.see(now, value[row], text(row));
+                end.see(now, value[row], said(row).text);
             }
         }
         let ends_now = self.decide(now, out);
@@ -269,7 +273,7 @@ impl Segmenter {
         for (row, &number) in signal.iter().enumerate() {
             let number = number as usize;
             if self.roles[number] & KEPT != 0 {
-                target.push(now, number, value[row], text(row));
+                target.push(now, number, value[row], said(row));
             }
         }
         if ends_now && let Some(open) = self.open.take() {
@@ -489,16 +493,21 @@ impl Moment {
         signal: &[i32],
         value: &[f64],
         rows: std::ops::Range<usize>,
-        text: &impl Fn(usize) -> Option<&'t str>,
+        said: &impl Fn(usize) -> Said<'t>,
     ) {
         self.signal.extend_from_slice(&signal[rows.clone()]);
         self.value.extend_from_slice(&value[rows.clone()]);
-        self.text.extend(rows.map(|row| text(row).map(Box::from)));
+        for row in rows {
+            let said = said(row);
+            self.text.push(said.text.map(Box::from));
+            self.stale.push(said.stale);
+        }
     }
 
     fn clear(&mut self) {
         self.signal.clear();
         self.value.clear();
         self.text.clear();
+        self.stale.clear();
     }
 }

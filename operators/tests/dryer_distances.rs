@@ -12,7 +12,7 @@ use serde::Deserialize;
 use taktline_engine::config::Section;
 use taktline_engine::kind::Input;
 use taktline_engine::{Output, Rows};
-use taktline_operators::cycles::{self, Cycle, CyclesBuilder, Outcome};
+use taktline_operators::cycles::{self, Cycle, CyclesBuilder, Lacking, Outcome};
 use taktline_operators::kernels::{dtw, euclidean, resample};
 
 #[derive(Deserialize)]
@@ -120,7 +120,7 @@ fn the_compare_step_agrees() {
     let start_us = |batch: u32| i64::from(batch) * 3_600_000_000;
     for (number, tags) in &batches {
         for (tag, values) in tags {
-            builder.signal(tag, 0, None, &seconds(values.len()), values);
+            builder.signal(tag, Lacking::default(), None, &seconds(values.len()), values);
         }
         let samples = tags.values().map(|v| v.len() as u64).sum();
         let (start_us, end_us) = (start_us(*number), start_us(*number) + 1_000_000);
@@ -133,7 +133,7 @@ fn the_compare_step_agrees() {
             end_us,
             outcome,
             samples,
-            missing: 0,
+            lacking: Lacking::default(),
         });
     }
     let rows = builder.finish().expect("cycles");

@@ -6,6 +6,8 @@ use super::catalogue::{Catalogue, Content, Known, Usage, bd_seq};
 use super::host::{Out, Who};
 use super::order::{Order, Place};
 use super::topic::Kind;
+use taktline_engine::table::STALE;
+
 use crate::codec::sparkplug::{Metric, Payload, Property};
 use crate::time;
 
@@ -44,8 +46,6 @@ const HELD: usize = 1000;
 const FUTURE_LIMIT_US: i64 = 300_000_000;
 /// The longest a text in a sample may be, in bytes.
 const TEXT_LIMIT: usize = 64 << 10;
-/// The quality of a metric that is no longer measured.
-pub(super) const STALE: &str = "stale";
 
 /// An edge node.
 #[derive(Debug, Default)]

@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
+use arrow::datatypes::{DataType, Int32Type};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,14 +15,19 @@ use super::keys::Keys;
 use super::names::Names;
 use crate::table;
 
-/// Rows as columns of equal length. Texts are rare: their column is empty as long as no row has one.
+/// Rows as columns of equal length.
 #[derive(Default)]
 pub(crate) struct Columns {
     pub ts: Vec<i64>,
     pub signal: Vec<i32>,
     pub value: Vec<f64>,
-    text: Vec<Option<Arc<str>>>,
+    pub text: Words,
+    pub quality: Words,
 }
+
+/// Words that few rows have: empty as long as no row has one.
+#[derive(Default)]
+pub(crate) struct Words(Vec<Option<Arc<str>>>);
 
 /// [`Columns`] in a checkpoint: signals by name.
 #[derive(Default, Serialize, Deserialize)]
@@ -30,6 +37,7 @@ pub(crate) struct SavedColumns {
     signal: Vec<u32>,
     value: Vec<f64>,
     text: Vec<Option<String>>,
+    quality: Vec<Option<String>>,
 }
 
 impl Columns {
@@ -43,11 +51,8 @@ impl Columns {
             ts: self.ts.clone(),
             signal: self.signal.iter().map(place).collect(),
             value: self.value.clone(),
-            text: self
-                .text
-                .iter()
-                .map(|text| text.as_deref().map(str::to_owned))
-                .collect(),
+            text: self.text.save(),
+            quality: self.quality.save(),
             names: numbers
                 .iter()
                 .map(|number| signals.array().value(*number as usize).to_owned())
@@ -60,7 +65,9 @@ impl Columns {
         let rows = saved.ts.len();
         let whole = saved.signal.len() == rows
             && saved.value.len() == rows
-            && (saved.text.is_empty() || saved.text.len() == rows)
+            && [&saved.text, &saved.quality]
+                .iter()
+                .all(|words| words.is_empty() || words.len() == rows)
             && saved.signal.iter().all(|signal| (*signal as usize) < saved.names.len());
         anyhow::ensure!(whole, "waiting rows that don't fit together");
         let numbers = if rows == 0 {
@@ -76,7 +83,8 @@ impl Columns {
                 .map(|signal| numbers[*signal as usize] as i32)
                 .collect(),
             value: saved.value.clone(),
-            text: saved.text.iter().map(|text| text.as_deref().map(Into::into)).collect(),
+            text: Words::restore(&saved.text),
+            quality: Words::restore(&saved.quality),
         })
     }
 
@@ -86,7 +94,8 @@ impl Columns {
             ts: vec![0; rows],
             signal: vec![0; rows],
             value: vec![0.0; rows],
-            text: Vec::new(),
+            text: Words::default(),
+            quality: Words::default(),
         }
     }
 
@@ -94,18 +103,10 @@ impl Columns {
         self.ts.len()
     }
 
-    pub fn put_text(&mut self, row: usize, text: &str) {
-        self.text.resize(self.ts.len(), None);
-        self.text[row] = Some(text.into());
-    }
-
     /// Appends the rows `range` of `other`.
     pub fn append(&mut self, other: &Columns, range: Range<usize>) {
-        if !other.text.is_empty() || !self.text.is_empty() {
-            self.text.resize(self.ts.len(), None);
-            let texts = other.text.get(range.clone()).map(<[_]>::to_vec);
-            self.text.extend(texts.unwrap_or_else(|| vec![None; range.len()]));
-        }
+        self.text.append(self.ts.len(), &other.text, range.clone());
+        self.quality.append(self.ts.len(), &other.quality, range.clone());
         self.ts.extend_from_slice(&other.ts[range.clone()]);
         self.signal.extend_from_slice(&other.signal[range.clone()]);
         self.value.extend_from_slice(&other.value[range]);
@@ -116,9 +117,8 @@ impl Columns {
         self.ts.drain(..rows);
         self.signal.drain(..rows);
         self.value.drain(..rows);
-        if !self.text.is_empty() {
-            self.text.drain(..rows);
-        }
+        self.text.remove_first(rows);
+        self.quality.remove_first(rows);
     }
 
     /// Sorts the rows `range` by time; rows of the same time keep their order.
@@ -131,12 +131,11 @@ impl Columns {
         reorder(&mut self.ts, &order, range.start);
         reorder(&mut self.signal, &order, range.start);
         reorder(&mut self.value, &order, range.start);
-        if !self.text.is_empty() {
-            reorder(&mut self.text, &order, range.start);
-        }
+        self.text.reorder(&order, range.start);
+        self.quality.reorder(&order, range.start);
     }
 
-    /// The rows as a `samples` batch; `runs` says whose they are. Quality stays with the source's edge.
+    /// The rows as a `samples` batch; `runs` says whose they are.
     pub fn into_batch(self, runs: &[(u32, Range<usize>)], keys: &Keys, signals: &Names) -> anyhow::Result<RecordBatch> {
         let rows = self.ts.len();
         let mut machine = vec![0i32; rows];
@@ -144,13 +143,6 @@ impl Columns {
             machine[range.clone()].fill(place as i32);
         }
         let machines = StringArray::from_iter_values(runs.iter().map(|(key, _)| keys.name(*key)));
-        let text = if self.text.is_empty() {
-            new_null_array(&arrow::datatypes::DataType::Utf8, rows)
-        } else {
-            let mut text = self.text;
-            text.resize(rows, None);
-            Arc::new(StringArray::from_iter(text.iter().map(Option::as_deref)))
-        };
         let machine = DictionaryArray::try_new(Int32Array::from(machine), Arc::new(machines))?;
         let signal = DictionaryArray::try_new(Int32Array::from(self.signal), Arc::new(signals.array().clone()))?;
         Ok(RecordBatch::try_new(
@@ -160,14 +152,121 @@ impl Columns {
                 Arc::new(signal),
                 Arc::new(TimestampMicrosecondArray::from(self.ts).with_timezone("UTC")),
                 Arc::new(Float64Array::from(self.value)),
-                text,
-                new_null_array(&table::name_type(), rows),
+                self.text.into_array(rows),
+                self.quality.into_names(rows),
             ],
         )?)
+    }
+}
+
+impl Words {
+    /// Says the word of one of `rows` rows.
+    pub fn put(&mut self, row: usize, rows: usize, word: &str) {
+        self.0.resize(rows, None);
+        self.0[row] = Some(word.into());
+    }
+
+    /// Appends those of the rows `range` of `other` to those of `rows` rows.
+    fn append(&mut self, rows: usize, other: &Words, range: Range<usize>) {
+        if self.0.is_empty() && other.0.is_empty() {
+            return;
+        }
+        self.0.resize(rows, None);
+        match other.0.get(range.clone()) {
+            Some(words) => self.0.extend_from_slice(words),
+            None => self.0.resize(rows + range.len(), None),
+        }
+    }
+
+    fn remove_first(&mut self, rows: usize) {
+        if !self.0.is_empty() {
+            self.0.drain(..rows);
+        }
+    }
+
+    fn reorder(&mut self, order: &[usize], start: usize) {
+        if !self.0.is_empty() {
+            reorder(&mut self.0, order, start);
+        }
+    }
+
+    fn save(&self) -> Vec<Option<String>> {
+        let words = self.0.iter();
+        words.map(|word| word.as_deref().map(str::to_owned)).collect()
+    }
+
+    fn restore(saved: &[Option<String>]) -> Self {
+        Words(saved.iter().map(|word| word.as_deref().map(Into::into)).collect())
+    }
+
+    fn into_array(mut self, rows: usize) -> ArrayRef {
+        if self.0.is_empty() {
+            return new_null_array(&DataType::Utf8, rows);
+        }
+        self.0.resize(rows, None);
+        Arc::new(StringArray::from_iter(self.0.iter().map(Option::as_deref)))
+    }
+
+    /// As an array of names: few different words.
+    fn into_names(mut self, rows: usize) -> ArrayRef {
+        if self.0.is_empty() {
+            return new_null_array(&table::name_type(), rows);
+        }
+        self.0.resize(rows, None);
+        let names: DictionaryArray<Int32Type> = self.0.iter().map(Option::as_deref).collect();
+        Arc::new(names)
     }
 }
 
 fn reorder<T: Clone>(column: &mut [T], order: &[usize], start: usize) {
     let sorted: Vec<T> = order.iter().map(|row| column[*row].clone()).collect();
     column[start..start + sorted.len()].clone_from_slice(&sorted);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn quality(ts: i64) -> Option<String> {
+        [None, Some("stale"), None, Some("bad"), None][ts as usize % 5].map(str::to_owned)
+    }
+
+    fn rows(times: &[i64]) -> Columns {
+        let mut columns = Columns::sized(times.len());
+        for (row, ts) in times.iter().enumerate() {
+            columns.ts[row] = *ts;
+            if let Some(word) = quality(*ts) {
+                columns.quality.put(row, times.len(), &word);
+            }
+        }
+        columns
+    }
+
+    proptest! {
+        /// Words stay with their rows, however rows are brought together, sorted, taken away and restored.
+        #[test]
+        fn words_stay_with_their_rows(
+            parts in prop::collection::vec(prop::collection::vec(0_i64..20, 0..6), 1..6),
+            skip in 0_usize..3,
+            taken in 0_usize..9,
+        ) {
+            let mut all = Columns::default();
+            for part in &parts {
+                let part = rows(part);
+                all.append(&part, skip.min(part.len())..part.len());
+            }
+            all.sort(0..all.len());
+            all.remove_first(taken.min(all.len()));
+            let (count, saved) = (all.len(), all.quality.save());
+            let restored = Words::restore(&saved).into_names(count);
+            let names = restored.as_any().downcast_ref::<DictionaryArray<Int32Type>>().unwrap();
+            let names = names.downcast_dict::<StringArray>().unwrap();
+            let found: Vec<Option<String>> = names.into_iter().map(|word| word.map(str::to_owned)).collect();
+            let expect: Vec<Option<String>> = all.ts.iter().map(|ts| quality(*ts)).collect();
+            prop_assert_eq!(found, expect);
+        }
+    }
 }

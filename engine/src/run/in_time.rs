@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +203,8 @@ impl InTime {
                 .then(|| samples.value.nulls())
                 .flatten();
             let has_text = samples.text.null_count() < samples.text.len();
+            let has_quality = samples.quality.null_count() < samples.quality.len();
+            let qualities = samples.quality.values().as_string::<i32>();
             for ((row, signal), number) in samples.signal.iter().enumerate().zip(key_of_row.by_ref()) {
                 if *number == LATE {
                     continue;
@@ -218,7 +220,10 @@ impl InTime {
                     values[row]
                 };
                 if has_text && !samples.text.is_null(row) {
-                    arrived.put_text(place, samples.text.value(row));
+                    arrived.text.put(place, judged.accepted, samples.text.value(row));
+                }
+                if has_quality && let Some(number) = samples.quality.key(row) {
+                    arrived.quality.put(place, judged.accepted, qualities.value(number));
                 }
             }
         }
@@ -380,6 +385,9 @@ fn late_batch(step: &str, batch: &RecordBatch, rows: &[(u32, i64)]) -> anyhow::R
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use arrow::array::DictionaryArray;
+    use arrow::datatypes::Int32Type;
+
     use super::*;
     use crate::table::{Sample, samples_batch};
 
@@ -484,6 +492,31 @@ mod tests {
             ("a", far + 4),
         ];
         check(0, &away, &[1, far + 3, far + 4], &[], &[far, far + 1, far + 2]);
+    }
+
+    #[test]
+    fn quality_comes_with_its_row_though_it_waited() {
+        let of = |rows: &[(i64, Option<&str>)]| {
+            let samples = samples_batch(rows.iter().map(|(ts, _)| Sample {
+                machine: "a",
+                signal: "s",
+                ts: *ts,
+                value: None,
+                text: None,
+            }));
+            let quality: DictionaryArray<Int32Type> = rows.iter().map(|(_, quality)| *quality).collect();
+            let mut columns = samples.columns().to_vec();
+            columns[5] = Arc::new(quality);
+            RecordBatch::try_new(samples.schema(), columns).unwrap()
+        };
+        let mut in_time = InTime::new(5);
+        let first = in_time.epoch("step", &[of(&[(1, None), (3, Some("stale")), (2, Some("bad"))])]);
+        assert_eq!(first.unwrap().batch.num_rows(), 0);
+        let released = in_time.epoch("step", &[of(&[(9, None), (4, None)])]).unwrap().batch;
+        let samples = Samples::of(&released).unwrap();
+        let names = samples.quality.downcast_dict::<StringArray>().unwrap();
+        let found: Vec<_> = samples.ts.iter().copied().zip(names).collect();
+        assert_eq!(found, [(1, None), (2, Some("bad")), (3, Some("stale")), (4, None)]);
     }
 
     #[test]

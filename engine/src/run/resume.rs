@@ -13,6 +13,7 @@ use super::exchange::hash;
 use super::graph::Place;
 use super::ledger::{Ledger, Restored, SLOTS, Shared};
 use crate::journal::{self, JournalPartition};
+use crate::operator::Order;
 use crate::plan::{Plan, PlannedSource};
 use crate::source::Wake;
 use crate::state::{self, Claim, Kept, Manifest, Offset, StateDir, StateFile};
@@ -358,7 +359,14 @@ fn by_worker(keys: HashMap<(String, u8, String), Kept>, peers: usize) -> HashMap
 
 /// What the state of each step is.
 pub(crate) fn steps(plan: &Plan) -> BTreeMap<String, String> {
-    let text = |planned: &crate::plan::PlannedStep| format!("{} {}", planned.kind, planned.step.state());
+    let text = |planned: &crate::plan::PlannedStep| {
+        // Rows that wait for their watermark are state too, in a form of its own.
+        let waiting = match planned.step.order() {
+            Order::Time { .. } => " rows/2",
+            Order::Arrival => "",
+        };
+        format!("{} {}{waiting}", planned.kind, planned.step.state())
+    };
     plan.steps
         .iter()
         .map(|planned| (planned.name.clone(), text(planned)))

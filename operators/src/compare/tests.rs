@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cycles::{Cycle, CyclesBuilder, Outcome, SIGNALS};
+use crate::cycles::{Cycle, CyclesBuilder, Lacking, Outcome, SIGNALS};
 
 /// Cycles of two signals of 25 samples: a pressure at the given levels above a ramp, and a speed that hardly changes.
 pub(crate) struct Scene {
@@ -39,6 +39,10 @@ impl Default for Scene {
             chunk: usize::MAX,
         }
     }
+}
+
+fn lacking(missing: u64) -> Lacking {
+    Lacking { missing, stale: 0 }
 }
 
 fn input() -> Input {
@@ -93,7 +97,7 @@ fn cycle(builder: &mut CyclesBuilder, index: usize, outcome: Outcome, missing: u
         end_us: start_us + 30_000_000,
         outcome,
         samples: 50,
-        missing,
+        lacking: lacking(missing),
     });
 }
 
@@ -102,9 +106,9 @@ pub(crate) fn compared(scene: Scene) -> (Input, Vec<RecordBatch>) {
     let offsets: Vec<i64> = (0..25).map(|i| i * 1_000_000).collect();
     for (index, level) in scene.levels.iter().enumerate() {
         let ramp = |shift: f64| (0..25).map(|i| f64::from(i) + shift).collect::<Vec<f64>>();
-        builder.signal("pressure", 0, None, &offsets, &ramp(*level));
+        builder.signal("pressure", Lacking::default(), None, &offsets, &ramp(*level));
         if let Some(recipe) = scene.recipes.get(index) {
-            builder.signal("recipe", 0, *recipe, &[], &[]);
+            builder.signal("recipe", Lacking::default(), *recipe, &[], &[]);
         }
         if scene.absent_from.is_none_or(|from| index < from) {
             let missing = if index + 1 == scene.levels.len() {
@@ -112,7 +116,13 @@ pub(crate) fn compared(scene: Scene) -> (Input, Vec<RecordBatch>) {
             } else {
                 0
             };
-            builder.signal("speed", missing, None, &offsets, &ramp((index % 3) as f64 / 10.0));
+            builder.signal(
+                "speed",
+                lacking(missing),
+                None,
+                &offsets,
+                &ramp((index % 3) as f64 / 10.0),
+            );
         }
         let outcome = scene.outcomes.get(index).copied().unwrap_or(Outcome::Complete);
         cycle(&mut builder, index, outcome, scene.missing);
@@ -227,10 +237,10 @@ fn a_signal_that_the_reference_lacks_is_not_compared() {
     let mut builder = CyclesBuilder::default();
     for index in 0..4 {
         if index == 3 {
-            builder.signal("new", 0, None, &[0, 1], &[1.0, 2.0]);
+            builder.signal("new", Lacking::default(), None, &[0, 1], &[1.0, 2.0]);
         }
-        builder.signal("old", 0, None, &[0, 1], &[1.0, 2.0 + index as f64]);
-        builder.signal("state", 0, Some("on"), &[], &[]);
+        builder.signal("old", Lacking::default(), None, &[0, 1], &[1.0, 2.0 + index as f64]);
+        builder.signal("state", Lacking::default(), Some("on"), &[], &[]);
         cycle(&mut builder, index, Outcome::Complete, 0);
     }
     let (_, rows) = run("{reference: {first: 3}}", &builder.finish().expect("cycles"), 9);

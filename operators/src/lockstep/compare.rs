@@ -3,7 +3,7 @@ use std::io::Write;
 use super::broken::parts;
 use super::*;
 use crate::compare::KIND;
-use crate::cycles::{self, Cycle, CyclesBuilder, Outcome};
+use crate::cycles::{self, Cycle, CyclesBuilder, Lacking, Outcome};
 
 const REFERENCES: [&str; 8] = [
     "{reference: {first: 3}}",
@@ -19,6 +19,10 @@ const REFERENCES: [&str; 8] = [
 /// One cycle: level, whether it has a speed, recipe, outcome.
 type Scene = (f64, bool, u8, bool);
 
+fn lacking(missing: u64) -> Lacking {
+    Lacking { missing, stale: 0 }
+}
+
 /// A cycle in each call.
 fn calls(scenes: &[Scene]) -> Vec<Call> {
     let mut minute = 0;
@@ -26,10 +30,16 @@ fn calls(scenes: &[Scene]) -> Vec<Call> {
         let mut builder = CyclesBuilder::default();
         let offsets: Vec<i64> = (0..10).map(|i| i * 1_000_000).collect();
         let ramp = |shift: f64| (0..10).map(|i| f64::from(i) + shift).collect::<Vec<f64>>();
-        builder.signal("pressure", 0, None, &offsets, &ramp(level));
-        builder.signal("recipe", 0, ["A", "B", "C"].get(usize::from(recipe)).copied(), &[], &[]);
+        builder.signal("pressure", Lacking::default(), None, &offsets, &ramp(level));
+        builder.signal(
+            "recipe",
+            Lacking::default(),
+            ["A", "B", "C"].get(usize::from(recipe)).copied(),
+            &[],
+            &[],
+        );
         if speed {
-            builder.signal("speed", 1, None, &offsets[..7], &ramp(level / 3.0)[..7]);
+            builder.signal("speed", lacking(1), None, &offsets[..7], &ramp(level / 3.0)[..7]);
         }
         minute += 1;
         builder.cycle(&Cycle {
@@ -40,7 +50,7 @@ fn calls(scenes: &[Scene]) -> Vec<Call> {
             end_us: minute * 60_000_000 + 9_000_000,
             outcome: if complete { Outcome::Complete } else { Outcome::Timeout },
             samples: 20,
-            missing: 1,
+            lacking: lacking(1),
         });
         Call::Rows(builder.finish().unwrap())
     };

@@ -171,10 +171,10 @@ fn triggers_make_the_state_and_their_levels_do_not() {
     let state = |yaml| step(&KIND, yaml, samples()).state();
     let one = "{start: a rises above 4 for 2ms, end: b falls below 3}";
     let other = "{start: a rises above 9 by 2, end: b falls below 1 for 1s, max: 1h, keep: [a]}";
-    assert_eq!(state(one), "cycle/1 cycles from \"a\" rises to \"b\" falls");
+    assert_eq!(state(one), "cycle/2 cycles from \"a\" rises to \"b\" falls");
     assert_eq!(state(one), state(other));
-    assert_eq!(state("{start: b changes}"), "cycle/1 cycles from \"b\" changes");
-    assert_eq!(state("{length: 10s}"), "cycle/1 cycles by length");
+    assert_eq!(state("{start: b changes}"), "cycle/2 cycles from \"b\" changes");
+    assert_eq!(state("{length: 10s}"), "cycle/2 cycles by length");
     assert_ne!(state("{start: a rises above 4}"), state("{start: c rises above 4}"));
     assert_ne!(state("{start: a rises above 4}"), state("{start: a falls below 4}"));
 }

@@ -16,6 +16,7 @@ pub(crate) struct Outline {
     start_us: i64,
     samples: Count,
     missing: Count,
+    stale: Count,
     signals: Vec<SignalOutline>,
 }
 
@@ -23,6 +24,7 @@ pub(crate) struct Outline {
 struct SignalOutline {
     values: Count,
     missing: Count,
+    stale: Count,
     text: Option<String>,
 }
 
@@ -58,6 +60,7 @@ impl Open {
         let of = |signal: &Signal| SignalOutline {
             values: count(signal.values.len() as u64),
             missing: count(signal.missing),
+            stale: count(signal.stale),
             text: signal.text.clone(),
         };
         Outline {
@@ -65,6 +68,7 @@ impl Open {
             start_us: self.start_us,
             samples: count(self.samples),
             missing: count(self.missing),
+            stale: count(self.stale),
             signals: self.signals.iter().map(of).collect(),
         }
     }
@@ -93,6 +97,7 @@ impl Open {
     pub fn from_outline(outline: Outline) -> Self {
         let signal = |signal: SignalOutline| Signal {
             missing: signal.missing.get(),
+            stale: signal.stale.get(),
             text: signal.text,
             // As many as have to come.
             saved: signal.values.get() as usize,
@@ -103,6 +108,7 @@ impl Open {
             start_us: outline.start_us,
             samples: outline.samples.get(),
             missing: outline.missing.get(),
+            stale: outline.stale.get(),
             signals: outline.signals.into_iter().map(signal).collect(),
         }
     }
@@ -143,6 +149,7 @@ impl Open {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use super::super::Said;
     use super::*;
 
     #[test]
@@ -150,7 +157,7 @@ mod tests {
         let (mut open, mut next_id, mut tail) = (Open::new(0), 0, Vec::new());
         for sample in 0..2_000_usize {
             for signal in 0..3 {
-                open.push(sample as i64, signal, 1.0, None);
+                open.push(sample as i64, signal, 1.0, Said::default());
             }
             if sample % 7 == 0 {
                 open.outline(&mut next_id);

@@ -30,6 +30,9 @@ enum Record<'a> {
     Samples(Stretch<'a>),
 }
 
+/// Signal, value, text, and whether it is stale.
+type MomentRow = (u32, f64, Option<Box<str>>, bool);
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     start: Option<Memory>,
@@ -43,7 +46,7 @@ struct Head {
     broken_us: Option<i64>,
     moment_us: i64,
     /// Usually one row a signal; they can't be in the tail, since each checkpoint has others.
-    moment: Vec<(u32, f64, Option<Box<str>>)>,
+    moment: Vec<MomentRow>,
     emitted: Count,
 }
 
@@ -77,7 +80,10 @@ impl Segmenter {
         }
         let [open, before_max, after] = outlines;
         let moment = &self.moment;
-        let rows = moment.signal.iter().zip(&moment.value).zip(&moment.text);
+        let rows = (0..moment.signal.len()).map(|row| {
+            let text = moment.text[row].clone();
+            (moment.signal[row] as u32, moment.value[row], text, moment.stale[row])
+        });
         into.head(&Head {
             start: self.start.as_ref().map(|trigger| trigger.memory()),
             end: self.end.as_ref().map(|trigger| trigger.memory()),
@@ -89,9 +95,7 @@ impl Segmenter {
             within_us: self.within_us,
             broken_us: self.broken_us,
             moment_us: moment.ts,
-            moment: rows
-                .map(|((signal, value), text)| (*signal as u32, *value, text.clone()))
-                .collect(),
+            moment: rows.collect(),
             emitted: count(self.emitted),
         })
     }
@@ -131,7 +135,7 @@ impl Segmenter {
                 trigger.remember(memory);
             }
         }
-        let known = |row: &(u32, f64, Option<Box<str>>)| (row.0 as usize) < self.names.len();
+        let known = |row: &MomentRow| (row.0 as usize) < self.names.len();
         ensure!(
             head.moment.iter().all(known),
             "state that can't be read: a row of an unknown signal"
@@ -140,10 +144,11 @@ impl Segmenter {
             ts: head.moment_us,
             ..Moment::default()
         };
-        for (signal, value, text) in head.moment {
+        for (signal, value, text, stale) in head.moment {
             self.moment.signal.push(signal as i32);
             self.moment.value.push(value);
             self.moment.text.push(text);
+            self.moment.stale.push(stale);
         }
         self.parent_id = head.parent_id;
         (self.last_ts, self.within_us, self.broken_us) = (head.last_ts, head.within_us, head.broken_us);
