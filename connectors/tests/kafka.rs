@@ -315,6 +315,78 @@ fn it_starts_where_it_is_told() {
 }
 
 #[test]
+fn a_reader_that_was_stopped_before_it_looked_begins_where_start_says() {
+    let Some(kafka) = cluster() else { return };
+    let topic = unique("latest");
+    kafka.topic(&topic, 6);
+    let send = |first: i64| {
+        for partition in 0..6_i64 {
+            let first = first + partition * 100;
+            kafka.send_numbers(&topic, partition as i32, first..first + 10);
+        }
+    };
+    send(0);
+    let rest = format!("topics: {topic}, readers: 2, start: latest, {NUMBER}");
+    let mut reader = Reader::open(kafka.brokers(), &rest);
+    reader.found(6);
+    let mut from = reader.offsets();
+    drop(reader);
+    // As if the run had been stopped before the second reader had found its partitions.
+    let late = from[1].1.as_object().unwrap().len();
+    assert!((1..6).contains(&late), "{from:?}");
+    from[1].1 = Value::Null;
+    let mut reader = Reader::resume(kafka.brokers(), &rest, &from);
+    reader.found(6);
+    send(1_000);
+    reader.read(60);
+    assert!(
+        reader.values().iter().all(|value| *value >= 1_000),
+        "{:?}",
+        reader.values()
+    );
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_an_error() {
+    let Some(kafka) = cluster() else { return };
+    let rest = |topic: &str| format!("topics: {topic}, {NUMBER}");
+    let remade = |topic: &str| {
+        kafka.delete(topic);
+        until("the topic is gone", || (!kafka.has(topic)).then_some(()));
+        kafka.topic(topic, 1);
+        kafka.send_numbers(topic, 0, 100..103);
+    };
+    let told = |said: String, topic: &str| {
+        assert!(
+            said.contains(&format!("`{topic}`")) && said.contains("--fresh plc"),
+            "{said}"
+        );
+        assert!(said.contains("made anew") || said.contains("was deleted"), "{said}");
+    };
+    // While nobody reads.
+    let away = unique("anew");
+    kafka.topic(&away, 1);
+    kafka.send_numbers(&away, 0, 0..10);
+    let mut reader = Reader::open(kafka.brokers(), &rest(&away));
+    reader.read(10);
+    let from = reader.offsets();
+    drop(reader);
+    remade(&away);
+    let mut back = Reader::resume(kafka.brokers(), &rest(&away), &from);
+    told(back.fails(), &away);
+    assert_eq!(back.rows(), 0, "nothing is read from a place that nobody meant");
+    // While it is read.
+    let read = unique("anew");
+    kafka.topic(&read, 1);
+    kafka.send_numbers(&read, 0, 0..10);
+    let mut reader = Reader::open(kafka.brokers(), &rest(&read));
+    reader.read(10);
+    remade(&read);
+    told(reader.fails(), &read);
+    assert_eq!(reader.rows(), 10);
+}
+
+#[test]
 fn topics_of_a_pattern_are_found_while_it_runs() {
     let Some(kafka) = cluster() else { return };
     let line = unique("line");

@@ -20,7 +20,7 @@ use taktline_engine::kind::{Catalog, Input};
 use taktline_engine::plan::compile;
 use taktline_engine::state::Staged;
 use taktline_engine::table::{Sample, samples, samples_batch};
-use taktline_engine::{Fabric, Opening, Options, Resume, Run, Sink, StateOptions};
+use taktline_engine::{Fabric, Opening, Options, Poll, Resume, Run, Samples, Sink, StateOptions};
 
 /// Fail points are of the whole process: one test at a time.
 fn alone() -> (MutexGuard<'static, ()>, FailScenario<'static>) {
@@ -134,6 +134,110 @@ fn values(messages: &[(String, String)]) -> Vec<i64> {
 
 fn said<T>(result: anyhow::Result<T>) -> String {
     format!("{:#}", result.err().expect("an error"))
+}
+
+/// Schemas that a registry was asked to keep, each with its subject.
+type Registered = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A schema registry over its REST paths: gives each new schema the next number.
+fn registry() -> (String, Registered) {
+    use axum::extract::{Path, State};
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use serde_json::{Value, json};
+    async fn register(State(all): State<Registered>, Path(subject): Path<String>, body: String) -> String {
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let mut all = all.lock().unwrap();
+        all.push((subject, body["schema"].as_str().unwrap().to_owned()));
+        json!({"id": all.len()}).to_string()
+    }
+    async fn schema(State(all): State<Registered>, Path(id): Path<usize>) -> (StatusCode, String) {
+        match all.lock().unwrap().get(id.wrapping_sub(1)) {
+            Some((_, schema)) => (StatusCode::OK, json!({"schema": schema}).to_string()),
+            None => (StatusCode::NOT_FOUND, json!({"error_code": 40403}).to_string()),
+        }
+    }
+    let registered = Registered::default();
+    let routes = axum::Router::new()
+        .route("/subjects/{subject}/versions", post(register))
+        .route("/schemas/ids/{id}", get(schema))
+        .with_state(registered.clone());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, routes).await.unwrap();
+        });
+    });
+    (url, registered)
+}
+
+/// What the sink writes by a registry, the source reads by the same, and another implementation of Avro by the schema alone.
+#[test]
+fn avro_by_a_registry_comes_back_as_it_was() {
+    let (_alone, _faults) = alone();
+    let Some(brokers) = shared() else { return };
+    let (url, registered) = registry();
+    let mut scene = Scene::at(&brokers);
+    scene.settings += &format!(", encode: {{format: avro, registry: {{url: '{url}'}}}}");
+    let mut sink = scene.resume().unwrap();
+    scene.checkpoint(&mut sink, 30).unwrap();
+    scene.checkpoint(&mut sink, 6).unwrap();
+    let registered = registered.lock().unwrap().clone();
+    let subject = format!("{}-value", scene.topic);
+    assert_eq!(registered.len(), 1, "a schema is registered once");
+    assert_eq!(registered[0].0, subject);
+    let messages = scene.kafka.messages(&scene.topic);
+    assert_eq!(messages.len(), 36);
+    let schema = apache_avro::Schema::parse_str(&registered[0].1).unwrap();
+    let mut values: Vec<i64> = messages.iter().map(|(_, payload)| value_of(&schema, payload)).collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..36).collect::<Vec<_>>());
+    let decode = format!(
+        "{{format: avro, registry: {{url: '{url}'}}, time: /ts, value: /value, machine: /machine, signal: /signal}}"
+    );
+    let section = Section::from_yaml(
+        "plc",
+        &format!("{{brokers: '{brokers}', topics: {}, decode: {decode}}}", scene.topic),
+    );
+    let source = (taktline_connectors::kafka::source::KIND.build)(&section).unwrap_or_else(|found| panic!("{found:?}"));
+    let mut partition = source.open(0, None, Arc::new(|| {})).unwrap();
+    let (mut decoder, mut rows) = (source.decoder(), Vec::new());
+    until("the rows come back", || {
+        if let Poll::Batch(raw) = partition.poll().unwrap() {
+            let decoded = decoder.decode(&raw).unwrap();
+            assert_eq!(decoded.dead_letters.num_rows(), 0);
+            let samples = Samples::of(&decoded.samples).unwrap();
+            rows.extend((0..decoded.samples.num_rows()).map(|row| {
+                let machine = samples.machines.value(samples.machine[row] as usize).to_owned();
+                (samples.ts[row], machine, samples.value.value(row) as i64)
+            }));
+        }
+        (rows.len() >= 36).then_some(())
+    });
+    rows.sort();
+    let expect = (0..36).map(|value: i64| {
+        let machine = ["press-1", "press-2", "press-3"][(value % 3) as usize].to_owned();
+        (value * 1_000_000, machine, value)
+    });
+    assert_eq!(rows, expect.collect::<Vec<_>>());
+}
+
+/// The column `value` of a payload behind its five bytes of framing.
+fn value_of(schema: &apache_avro::Schema, payload: &[u8]) -> i64 {
+    let mut rest = payload
+        .strip_prefix(&[0, 0, 0, 0, 1])
+        .expect("the number of the schema");
+    let read = apache_avro::from_avro_datum(schema, &mut rest, None).unwrap();
+    let read: serde_json::Value = read.try_into().unwrap();
+    read["value"].as_f64().unwrap() as i64
 }
 
 #[test]

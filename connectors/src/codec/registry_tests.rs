@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use taktline_engine::Decoder;
@@ -49,6 +49,33 @@ impl TestRegistry {
         TestRegistry { url, asked }
     }
 
+    /// One that talks TLS, and the certificate to trust.
+    fn start_secured(folder: &std::path::Path) -> (Self, std::path::PathBuf) {
+        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, certified.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Asked::default());
+        let shared = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (connection, asked) = (rustls::ServerConnection::new(config.clone()).unwrap(), shared.clone());
+                let stream = rustls::StreamOwned::new(connection, stream.unwrap());
+                std::thread::spawn(move || serve(stream, &asked));
+            }
+        });
+        (TestRegistry { url, asked }, ca)
+    }
+
     pub(crate) fn registered(&self) -> Vec<(String, String)> {
         self.asked.registered.lock().unwrap().clone()
     }
@@ -76,7 +103,7 @@ impl TestRegistry {
     }
 }
 
-fn serve(stream: TcpStream, asked: &Asked) {
+fn serve(stream: impl Read + Write, asked: &Asked) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut request = String::new();
@@ -227,6 +254,41 @@ fn registers() {
         error.ends_with("refused the schema of `refused`: incompatible (409)"),
         "{error}"
     );
+}
+
+#[test]
+fn a_secured_registry_is_asked_where_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, ca) = TestRegistry::start_secured(folder.path());
+    let registry = |ca: Option<std::path::PathBuf>| {
+        let tls = Some(TlsConfig {
+            ca,
+            ..TlsConfig::default()
+        });
+        let config = RegistryConfig {
+            url: server.url.clone(),
+            user: Some("user".into()),
+            password: Some("secret".into()),
+            tls,
+        };
+        Registry {
+            patience: Duration::ZERO,
+            ..Registry::new(&config, "registry").unwrap()
+        }
+    };
+    let trusting = registry(Some(ca));
+    assert!(trusting.schema(5).unwrap().is_ok(), "signed in over TLS");
+    assert_eq!(trusting.register("alerts-value", "{}").unwrap(), 41);
+    // One that somebody else vouches for is told nothing, not even who asks.
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let path = folder.path().join("other.pem");
+    std::fs::write(&path, other.cert.pem()).unwrap();
+    let asked = server.requests();
+    let error = registry(Some(path)).schema(5).unwrap_err().to_string();
+    assert!(error.contains(&server.url) && error.contains("certificate"), "{error}");
+    assert_eq!(server.requests(), asked);
+    let absent = registry(Some(folder.path().join("absent.pem"))).schema(5).unwrap_err();
+    assert!(format!("{absent:#}").contains("absent.pem"), "{absent:#}");
 }
 
 /// What the library writes is what the decoder reads, by the schema that the registry has.

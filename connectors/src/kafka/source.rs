@@ -179,9 +179,7 @@ struct KafkaSource {
 
 impl Source for KafkaSource {
     fn partitions(&self) -> anyhow::Result<Vec<String>> {
-        Ok((1..=self.readers)
-            .map(|reader| format!("reader {reader} of {}", self.readers))
-            .collect())
+        Ok((0..self.readers).map(|reader| self.reader_name(reader)).collect())
     }
 
     fn open(&self, partition: usize, from: Option<&Value>, wake: Wake) -> anyhow::Result<Box<dyn Partition>> {
@@ -233,9 +231,16 @@ impl Source for KafkaSource {
         }))
     }
 
-    fn read_on(&self, _: &str, known: &BTreeMap<String, Value>) -> Option<Value> {
+    fn read_on(&self, partition: &str, known: &BTreeMap<String, Value>) -> Option<Value> {
         // Another number of readers shares the partitions in another way.
-        place::merge(known.values())
+        let merged = place::merge(known.values())?;
+        // A reader that was stopped before it had found its partitions has still to begin where `start` says: to it they aren't new.
+        let never_looked = known.get(partition).is_some_and(Value::is_null);
+        let own = |key: &String| partition == self.reader_name(place::reader_of(key, self.readers));
+        if never_looked && !merged.as_object().is_some_and(|keys| keys.keys().any(own)) {
+            return None;
+        }
+        Some(merged)
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
@@ -252,6 +257,10 @@ impl Source for KafkaSource {
 }
 
 impl KafkaSource {
+    fn reader_name(&self, reader: usize) -> String {
+        format!("reader {} of {}", reader + 1, self.readers)
+    }
+
     fn client_config(&self) -> rdkafka::ClientConfig {
         let mut config = self.brokers.config();
         config

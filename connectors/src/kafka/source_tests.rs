@@ -71,3 +71,51 @@ fn the_arrival_is_what_can_be() {
     // µs that were sent as ms: a year beyond 50,000.
     assert!(received(Some(now)) < now + AHEAD_LIMIT_US);
 }
+
+#[test]
+fn a_reader_that_never_looked_begins_where_start_says() {
+    use serde_json::json;
+    let section = Section::from_yaml(
+        "plc",
+        "{brokers: k, topics: t, readers: 3, start: latest, signal: s, decode: {format: number}}",
+    );
+    let source = build(&section).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let check = |reader: &str, known: &[(&str, Value)], expect: Option<Value>| {
+        let known = known
+            .iter()
+            .map(|(name, offset)| ((*name).to_owned(), offset.clone()))
+            .collect();
+        assert_eq!(source.read_on(reader, &known), expect, "{reader} {known:?}");
+    };
+    let (one, two, three) = ("reader 1 of 3", "reader 2 of 3", "reader 3 of 3");
+    let readers: Vec<usize> = (0..5)
+        .map(|partition| place::reader_of(&place::key("t", partition), 3))
+        .collect();
+    let of = |reader: usize| readers.iter().position(|found| *found == reader).unwrap();
+    let (mine, other) = (format!("t/{}", of(1)), format!("t/{}", of(0)));
+    check(two, &[], None);
+    check(two, &[(one, Value::Null), (two, Value::Null)], None);
+    check(two, &[(one, json!({other.clone(): 7})), (two, Value::Null)], None);
+    check(
+        one,
+        &[(one, json!({other.clone(): 7})), (two, Value::Null)],
+        Some(json!({other.clone(): 7})),
+    );
+    // What it found, be it nothing, counts; and so does what readers of another number found for it.
+    check(
+        two,
+        &[(one, json!({other.clone(): 7})), (two, json!({}))],
+        Some(json!({other.clone(): 7})),
+    );
+    check(
+        two,
+        &[("reader 1 of 1", json!({mine.clone(): 5})), (two, Value::Null)],
+        Some(json!({mine.clone(): 5})),
+    );
+    // A reader that wasn't there when another number of them looked: its partitions are new.
+    check(
+        three,
+        &[("reader 1 of 1", json!({mine.clone(): 5}))],
+        Some(json!({mine: 5})),
+    );
+}

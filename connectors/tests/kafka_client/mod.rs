@@ -101,6 +101,12 @@ impl Cluster {
             .unwrap();
     }
 
+    /// Whether there is such a topic; asking for it by name would make it.
+    pub fn has(&self, name: &str) -> bool {
+        let metadata = self.admin.inner().fetch_metadata(None, Duration::from_secs(5)).unwrap();
+        metadata.topics().iter().any(|topic| topic.name() == name)
+    }
+
     pub fn add_partitions(&self, name: &str, count: usize) {
         block_on(
             self.admin
@@ -175,6 +181,13 @@ impl Cluster {
 
     /// All messages of a topic that a reader of committed transactions sees: key and payload, partition by partition.
     pub fn read(&self, topic: &str) -> Vec<(String, String)> {
+        let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
+        let messages = self.messages(topic).into_iter();
+        messages.map(|(key, payload)| (key, text(payload))).collect()
+    }
+
+    /// As [`Cluster::read`], payloads as they are.
+    pub fn messages(&self, topic: &str) -> Vec<(String, Vec<u8>)> {
         let consumer: BaseConsumer = config(&self.brokers)
             .set("group.id", unique("reader"))
             .set("enable.partition.eof", "true")
@@ -196,7 +209,10 @@ impl Cluster {
         while open > 0 {
             assert!(start.elapsed() < PATIENCE, "waited in vain: the end of {topic}");
             match consumer.poll(Duration::from_millis(500)) {
-                Some(Ok(message)) => found.push((message.partition(), text(message.key()), text(message.payload()))),
+                Some(Ok(message)) => {
+                    let payload = message.payload().unwrap_or_default().to_vec();
+                    found.push((message.partition(), text(message.key()), payload));
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
                 _ => {}
             }
