@@ -5,7 +5,7 @@ PAGE := dashboard/dist/index.html
 PAGE_SOURCES := $(wildcard dashboard/*.json dashboard/*.html dashboard/*.ts dashboard/public/* dashboard/src/* dashboard/src/*/*)
 TAKTLINE := $(CARGO_TARGET_DIR)/debug/taktline
 
-.PHONY: demo test tools lint unit page-test browser dashboard bench torture clean
+.PHONY: demo test tools lint unit fuzz page-test browser dashboard bench torture clean
 
 # Builds, runs the demo pipeline, prints the page's address. The dev profile: dependencies are optimised, the build is short.
 demo: tools $(PAGE)
@@ -40,6 +40,10 @@ unit: $(PAGE)
 	cargo test --locked --workspace
 	cargo build --locked --workspace --bins
 	$(CARGO_TARGET_DIR)/debug/torture --taktline $(TAKTLINE) --short
+
+# Changed payloads through every decoder, FUZZ_SECS seconds each; FUZZ_SEED chooses others.
+fuzz: $(PAGE)
+	cargo test --locked --workspace --lib payloads_changed_for_a_while -- --ignored --nocapture
 
 dashboard: $(PAGE)
 

@@ -1,4 +1,4 @@
-//! Any bytes through any decoder: what the fuzz targets and the property tests call.
+//! Any bytes through any decoder, for tests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,7 @@ use super::reading::{Payload, Reading, WrittenBy};
 use super::sparkplug;
 
 /// The decoders that [`fuzz_decode`] knows.
-pub const FORMATS: &[&str] = &[
+const FORMATS: &[&str] = &[
     "json",
     "json_list",
     "thingsboard",
@@ -43,7 +43,7 @@ const AVRO: &str = r#"{"type": "record", "name": "R", "fields": [
 ///
 /// # Errors
 /// There is no such format, or the decoder ended the run, which no payload may make it do.
-pub fn fuzz_decode(format: &str, payload: &[u8]) -> anyhow::Result<(usize, usize)> {
+fn fuzz_decode(format: &str, payload: &[u8]) -> anyhow::Result<(usize, usize)> {
     if format == "sparkplug" {
         return Ok(match sparkplug::Payload::read(payload) {
             Ok(read) => (

@@ -113,3 +113,87 @@ proptest! {
         }
     }
 }
+
+/// `make fuzz`: payloads are changed again and again for `FUZZ_SECS` (20) a format, and those that a decoder answers in a new way are
+/// changed further. `FUZZ_SEED` repeats a run.
+#[test]
+#[ignore = "runs for as long as it is told to"]
+fn payloads_changed_for_a_while() {
+    let setting = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (secs, seed) = (setting("FUZZ_SECS", 20), setting("FUZZ_SEED", 1));
+    for format in FORMATS {
+        let mut dice = Dice(seed);
+        let mut corpus = vec![valid(format)];
+        let mut seen = std::collections::HashSet::new();
+        let (started, mut count) = (std::time::Instant::now(), 0_u64);
+        while started.elapsed().as_secs() < secs {
+            for _ in 0..64 {
+                let payload = changed(&corpus, &mut dice);
+                let made = std::panic::catch_unwind(|| fuzz_decode(format, &payload));
+                let made = made.unwrap_or_else(|_| panic!("{format}: seed {seed}, payload {count}: {payload:?}"));
+                let (samples, letters) = made.unwrap();
+                assert!(samples + letters > 0, "{format}: {payload:?} gave nothing");
+                if corpus.len() < 4096 && payload.len() < 4096 && seen.insert((samples, letters)) {
+                    corpus.push(payload);
+                }
+                count += 1;
+            }
+        }
+        println!("{format}: {count} payloads, {} kept", corpus.len());
+    }
+}
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
+    }
+}
+
+/// A payload of the corpus with up to eight changes.
+fn changed(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    // What the formats are made of: their brackets, lengths that are too large, numbers that nothing holds.
+    const PARTS: [&[u8]; 14] = [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b",",
+        b"\n",
+        b"null",
+        b"-1e999",
+        b"\xff\xff\xff\xff",
+        b"\x80\x80\x80\x80\x80\x01",
+        b"\0\0\0\0",
+        b"\x7f\xff\xff\xff",
+        b"\\u00",
+    ];
+    let mut payload = corpus[dice.below(corpus.len())].clone();
+    for _ in 0..=dice.below(8) {
+        let at = dice.below(payload.len() + 1);
+        let end = (at + dice.below(16)).min(payload.len());
+        match dice.below(6) {
+            0 if at < payload.len() => payload[at] ^= 1 << dice.below(8),
+            1 if at < payload.len() => payload[at] = dice.below(256) as u8,
+            2 => drop(payload.drain(at..end)),
+            3 => drop(payload.splice(at..at, PARTS[dice.below(PARTS.len())].iter().copied())),
+            4 => {
+                let again = payload[at..end].to_vec();
+                drop(payload.splice(at..at, again));
+            }
+            _ => {
+                let other = &corpus[dice.below(corpus.len())];
+                let from = dice.below(other.len() + 1);
+                payload.truncate(at);
+                payload.extend_from_slice(&other[from..]);
+            }
+        }
+    }
+    payload
+}

@@ -9,7 +9,7 @@
 //!   checked and resolved.
 //! - `sample`: times, values and texts; `letters`: what is bad about a payload; `columns`: rows in the making; `decode`: the decoder that all
 //!   message sources share.
-//! - `encode`, `avro_encode`: rows to payloads, for sinks. `fuzz`: any bytes through any decoder.
+//! - `encode`, `avro_encode`: rows to payloads, for sinks. `fuzz` (tests): any bytes through any decoder.
 
 pub mod json;
 
@@ -22,6 +22,7 @@ pub(crate) mod config;
 pub(crate) mod csv;
 pub(crate) mod decode;
 pub(crate) mod encode;
+#[cfg(test)]
 mod fuzz;
 pub(crate) mod influx;
 mod leaf;
@@ -37,9 +38,6 @@ pub(crate) mod sample;
 pub(crate) mod signals;
 pub(crate) mod sparkplug;
 pub(crate) mod topic;
-
-#[doc(hidden)]
-pub use fuzz::{FORMATS, fuzz_decode};
 
 /// At most 40 characters of a text, for messages.
 pub(crate) fn short(text: &str) -> String {

@@ -1,6 +1,0 @@
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|payload: &[u8]| taktline_connectors_fuzz::check(
-    &["json", "json_list", "thingsboard", "siemens"],
-    payload
-));
