@@ -207,7 +207,8 @@ impl Source for SparkplugSource {
 
     fn look(&self, _: usize, _: Wake) -> anyhow::Result<Box<dyn Partition>> {
         anyhow::bail!(
-            "nodes would be asked for births, and told that a host is there: run the pipeline to see what comes"
+            "what nodes send has no names without their births, which no broker keeps: they would have to be asked for them, and be told that \
+             a host is there; run the pipeline to see what comes"
         )
     }
 
