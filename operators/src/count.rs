@@ -39,6 +39,21 @@ pub(crate) fn count(count: u64) -> Count {
     Count(count.min(MOST))
 }
 
+/// `#[serde(with = "counted")]`: a count that is kept as a [`Count`], for structs that hot loops add to.
+pub(crate) mod counted {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Count, count};
+
+    pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        count(*number).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok(Count::deserialize(deserializer)?.get())
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {

@@ -3,7 +3,7 @@
 //! - [`cycle`]: cuts samples into cycles (and cycles into phases) where a [`trigger`] fires; makes the [`cycles`] table.
 //! - [`compare`]: holds cycles against a `reference` learned from good ones, signal by signal.
 //! - [`health`]: a score of 0 to 100 and a risk for each compared cycle.
-//! - [`window`]: counts, means and extremes over fixed stretches of time.
+//! - [`window`]: what signals did over tumbling, hopping, sliding, session and count windows.
 //! - [`alert`]: opens and closes alerts by a [`condition`] over the rows of any step.
 //! - [`kernels`]: pure functions over slices (distances, statistics).
 //!
