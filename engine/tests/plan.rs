@@ -4,7 +4,8 @@
 mod toy;
 
 use expect_test::{Expect, expect};
-use taktline_engine::config::Override;
+use taktline_engine::config::{Override, Problem};
+use taktline_engine::kind::{Catalog, SinkKind};
 use taktline_engine::plan::compile;
 
 const GOOD: &str = r#"
@@ -221,6 +222,34 @@ fn each_wrong_thing_has_its_place() {
         line.yaml:1:1: `sources` is missing; sources: Where rows come from, by name
     "#]],
     );
+}
+
+#[derive(schemars::JsonSchema)]
+struct Nothing {}
+
+/// Refuses to be built and says whose rows its inputs extend.
+const EXTENDS: &[SinkKind] = &[SinkKind {
+    name: "extends",
+    summary: "says whose rows its inputs extend",
+    schema: || schemars::schema_for!(Nothing),
+    takes_refused: false,
+    build: |_, inputs| {
+        let said = inputs.iter().map(|input| format!("{} {:?}", input.name, input.extends));
+        Err(vec![Problem::at("", said.collect::<Vec<_>>().join(", "))])
+    },
+}];
+
+#[test]
+fn a_step_extends_all_its_inputs() {
+    let text = "version: 1\nsources:\n  x: {kind: list, rows: [[a, 1, 1.5]]}\n  y: {kind: list, rows: [[b, 1, 1.5]]}\n\
+                steps:\n  both: {kind: pass, from: [x, y]}\n  again: {kind: pass, from: both}\n\
+                sinks:\n  out: {kind: extends, from: [x, again]}\n";
+    let catalog = Catalog {
+        sinks: EXTENDS,
+        ..toy::CATALOG
+    };
+    let found = compile("line.yaml", text, &[], &catalog, &|_| None).err().unwrap();
+    assert_eq!(found[0].message, r#"x [], again ["both", "x", "y"]"#);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod alert;
 mod broken;
 mod compare;
 mod cycle;
+mod shape;
 mod window;
 
 use std::sync::Arc;

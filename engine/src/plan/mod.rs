@@ -122,15 +122,23 @@ impl Plan {
 
     /// The edges whose rows this one's rows extend, nearest first.
     fn extended_by(&self, edge: Edge) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut edge = edge;
-        while let Edge::Step(i) = edge
-            && self.steps[i].step.output().extends_input
-            && let [input] = self.steps[i].inputs.as_slice()
-        {
-            names.push(self.edge_name(*input).to_owned());
-            edge = *input;
+        let mut extended = Vec::new();
+        let mut next = 0;
+        let mut edges = vec![edge];
+        while let Some(edge) = edges.get(next).copied() {
+            next += 1;
+            if let Edge::Step(i) = edge
+                && self.steps[i].step.output().extends_input
+            {
+                edges.extend(&self.steps[i].inputs);
+                extended.extend(
+                    self.steps[i]
+                        .inputs
+                        .iter()
+                        .map(|input| self.edge_name(*input).to_owned()),
+                );
+            }
         }
-        names
+        extended
     }
 }

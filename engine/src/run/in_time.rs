@@ -376,7 +376,9 @@ fn late_batch(step: &str, batch: &RecordBatch, rows: &[(u32, i64)]) -> anyhow::R
     let indices = UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row));
     let taken = take_record_batch(batch, &indices)?;
     let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from_iter_values(rows.iter().map(|_| step)))];
-    columns.extend(taken.columns().iter().cloned());
+    // A step may have given samples more columns, which `late` doesn't have.
+    let own = table::samples().schema.fields().len();
+    columns.extend(taken.columns().iter().take(own).cloned());
     let watermarks = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, watermark)| *watermark));
     columns.push(Arc::new(watermarks.with_timezone("UTC")));
     Ok(RecordBatch::try_new(table::late().schema, columns)?)
@@ -517,6 +519,28 @@ mod tests {
         let names = samples.quality.downcast_dict::<StringArray>().unwrap();
         let found: Vec<_> = samples.ts.iter().copied().zip(names).collect();
         assert_eq!(found, [(1, None), (2, Some("bad")), (3, Some("stale")), (4, None)]);
+    }
+
+    #[test]
+    fn late_rows_leave_the_columns_of_steps_behind() {
+        let sample = |ts| Sample {
+            machine: "a",
+            signal: "s",
+            ts,
+            ..Sample::default()
+        };
+        let batch = samples_batch([sample(9), sample(3)]);
+        let mut fields: Vec<_> = batch.schema().fields().to_vec();
+        fields.push(Arc::new(arrow::datatypes::Field::new(
+            "recipe",
+            arrow::datatypes::DataType::Float64,
+            true,
+        )));
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(arrow::array::Float64Array::from(vec![1.0, 2.0])));
+        let wide = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap();
+        let late = InTime::new(0).epoch("step", &[wide]).unwrap().late.unwrap();
+        assert_eq!((late.schema(), late.num_rows()), (table::late().schema, 1));
     }
 
     #[test]

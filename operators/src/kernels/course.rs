@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::count::counted;
 
-/// One stretch of a signal: 136 bytes, whatever its length.
+/// One stretch of a signal: 120 bytes, whatever its length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Course {
     #[serde(with = "counted")]
@@ -102,7 +102,7 @@ impl Course {
 
     /// Zeros don't count: a signal that comes down to 0 and goes up again has crossed nothing.
     fn cross(&mut self, first_sign: i8, last_sign: i8) {
-        self.crossings += u64::from(self.last_sign * first_sign < 0);
+        self.crossings += u64::from(i16::from(self.last_sign) * i16::from(first_sign) < 0);
         if self.first_sign == 0 {
             self.first_sign = first_sign;
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use taktline_engine::table::samples;
 
 use super::*;
-use crate::{alert, compare, cycle, cycles, health, window};
+use crate::{alert, compare, cycle, cycles, dedup, health, join, resample, window};
 
 /// Bytes as they are, without a length before them.
 struct Raw(Vec<u8>);
@@ -76,6 +76,19 @@ fn scenes() -> Vec<(Box<dyn Step>, Vec<Call>)> {
         of_samples(&cycle::KIND, "{length: 50ms}"),
         of_cycles(&cycle::KIND, "{start: a rises above 4}"),
         of_samples(&window::KIND, "{every: 10ms}"),
+        of_samples(
+            &window::KIND,
+            "{every: 10ms, early: 3ms, of: [p5, slope], bands: [[0, 99]]}",
+        ),
+        of_samples(
+            &window::KIND,
+            "{every: 3ms, length: 20ms, of: [zero_crossings, median]}",
+        ),
+        of_samples(&window::KIND, "{rows: 4, of: [median], bands: [[0, 99]]}"),
+        of_samples(&window::KIND, "{last: 9ms, of: [p95, rate]}"),
+        of_samples(&resample::KIND, "{every: 3ms, by: linear}"),
+        of_samples(&join::KIND, "{with: {b: value, c: text}}"),
+        of_samples(&dedup::KIND, "{within: 9ms}"),
         of_samples(&alert::KIND, "{when: value > 4, for: 2 of 3 rows}"),
         of_cycles(&compare::KIND, "{reference: {first: 2}}"),
         of_cycles(&compare::KIND, "{reference: {last: 3}, per: c}"),

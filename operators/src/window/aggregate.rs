@@ -81,32 +81,32 @@ impl Aggregate {
             return f64::NAN;
         }
         match self {
-            Aggregate::Count => return basic.count as f64,
-            Aggregate::Mean => return basic.mean,
-            Aggregate::Min => return basic.min,
-            Aggregate::Max => return basic.max,
-            Aggregate::Std => return basic.std(),
-            Aggregate::Rms => return basic.rms(),
-            Aggregate::Crest => return basic.crest(),
+            Aggregate::Count => basic.count as f64,
+            Aggregate::Mean => basic.mean,
+            Aggregate::Min => basic.min,
+            Aggregate::Max => basic.max,
+            Aggregate::Std => basic.std(),
+            Aggregate::Rms => basic.rms(),
+            Aggregate::Crest => basic.crest(),
+            // Half a bucket may lie beyond the extremes, which are known.
             Aggregate::Percentile(percent) => {
                 let quantile = pane.quantile(f64::from(percent) / 100.0);
-                // Half a bucket may lie beyond the extremes, which are known.
-                return quantile.clamp(basic.min, basic.max);
+                if quantile.is_nan() {
+                    quantile
+                } else {
+                    quantile.max(basic.min).min(basic.max)
+                }
             }
-            _ => {}
-        }
-        let Some((course, kurtosis)) = pane.tally.course() else {
-            return f64::NAN;
-        };
-        match self {
-            Aggregate::First => course.first(),
-            Aggregate::Last => course.last(),
-            Aggregate::Sum => course.sum(),
-            Aggregate::Rate => course.rate(),
-            Aggregate::Slope => course.slope(),
-            Aggregate::TimeMean => course.time_mean(end_us),
-            Aggregate::ZeroCrossings => course.crossings() as f64,
-            _ => kurtosis,
+            _ => pane.tally.course().map_or(f64::NAN, |(course, kurtosis)| match self {
+                Aggregate::First => course.first(),
+                Aggregate::Last => course.last(),
+                Aggregate::Sum => course.sum(),
+                Aggregate::Rate => course.rate(),
+                Aggregate::Slope => course.slope(),
+                Aggregate::TimeMean => course.time_mean(end_us),
+                Aggregate::ZeroCrossings => course.crossings() as f64,
+                _ => kurtosis,
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use taktline_engine::{Operator, Output, Rows, Saved, Snapshot};
 
 use super::pane::{Keep, Pane, Tally};
 use super::rows::{Said, Span, WindowRows};
-use super::signals::Signals;
+use crate::signals::Signals;
 
 pub(super) struct ByRows<T: Tally> {
     rows_each: u64,
@@ -118,7 +118,7 @@ impl<T: Tally> Operator for ByRows<T> {
         self.grow();
         for (slot, mut open, times, values) in head.open {
             let slot = slot as usize;
-            let whole = slot < self.open.len() && times.len() == values.len();
+            let whole = slot < self.open.len() && times.len() == values.len() && open.pane.fits(self.keep);
             ensure!(whole, "state that can't be read: a window that is not whole");
             if self.keep.values {
                 open.pane.put_back((times, values));

@@ -12,7 +12,7 @@ use taktline_engine::{Operator, Output, Rows, Saved, Snapshot};
 use super::pane::{Keep, Pane, Tally};
 use super::past::{Past, SavedLine};
 use super::rows::{Said, Span, WindowRows};
-use super::signals::Signals;
+use crate::signals::Signals;
 
 /// Windows of `length_us` that begin at multiples of `every_us`, which is not longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,12 +117,18 @@ impl<T: Tally> Operator for Hops<T> {
         self.past.restore(&mut self.signals, &head.past, saved)?;
         self.panes.resize_with(self.signals.len(), || Pane::new(self.keep));
         for (slot, pane) in head.panes {
-            ensure!(
-                (slot as usize) < self.panes.len(),
-                "state that can't be read: a window of an unknown signal"
-            );
+            let known = (slot as usize) < self.panes.len() && pane.fits(self.keep);
+            ensure!(known, "state that can't be read: a window of an unknown signal");
             self.panes[slot as usize] = pane;
         }
+        let times = self.past.times().chain(head.open.map(|(start, _)| start));
+        let (length_us, next_end) = (self.hop.length_us, head.next_end);
+        // What is not in the next window would be waited for without end.
+        let spanned = |at: i64| next_end.is_some_and(|end| at < end && end.saturating_sub(length_us) <= at);
+        ensure!(
+            times.into_iter().all(spanned),
+            "state that can't be read: windows without their rows"
+        );
         (self.open, self.next_end) = (head.open, head.next_end);
         Ok(())
     }

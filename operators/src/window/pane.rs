@@ -197,7 +197,17 @@ impl<T: Tally> Pane<T> {
     /// The values from number `from` on, to be kept with those that were kept before.
     pub fn since(&self, from: usize) -> (&[i64], &[f64]) {
         let kept = self.more.as_ref().and_then(|more| more.values.as_ref());
-        kept.map_or((&[], &[]), |(times, values)| (&times[from..], &values[from..]))
+        kept.map_or((&[], &[]), |(times, values)| {
+            (
+                times.get(from..).unwrap_or_default(),
+                values.get(from..).unwrap_or_default(),
+            )
+        })
+    }
+
+    /// True for a pane that came back from a checkpoint and has what is kept.
+    pub fn fits(&self, keep: Keep) -> bool {
+        self.more.is_some() == (keep != Keep::default()) && self.sketch().is_some() == keep.sketch
     }
 
     /// Takes back what [`Pane::since`] gave.

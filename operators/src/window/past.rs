@@ -9,8 +9,8 @@ use taktline_engine::{Saved, Snapshot};
 
 use super::fifo::{Element, Fifo};
 use super::pane::{Keep, Pane, Tally};
-use super::signals::Signals;
 use crate::kernels::sketch::Sketch;
+use crate::signals::Signals;
 
 /// An element whose values a sketch counts: taken away again exactly.
 pub(super) trait Sketched {
@@ -136,6 +136,13 @@ where
         Some(&line.whole)
     }
 
+    /// Where all elements stand in time.
+    pub fn times(&self) -> impl Iterator<Item = i64> {
+        self.by_slot
+            .iter()
+            .flat_map(|line| line.fifo.parts().0.iter().map(|(at, _)| *at))
+    }
+
     /// Writes names and elements that no checkpoint has to the tail; gives what the head must hold.
     pub fn save(&mut self, signals: &mut Signals, into: &mut Snapshot) -> anyhow::Result<Vec<SavedLine>> {
         let live: usize = self.by_slot.iter().map(|line| line.fifo.parts().0.len()).sum();
@@ -189,10 +196,8 @@ where
         for &(slot, count, front) in lines {
             let elements = by_slot.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
             let count = count as usize;
-            ensure!(
-                count <= elements.len(),
-                "state that can't be read: a window that is not whole"
-            );
+            let whole = 0 < count && count <= elements.len();
+            ensure!(whole, "state that can't be read: a window that is not whole");
             let first = elements.len() - count;
             for (at, element) in elements.iter().skip(first).cloned() {
                 self.push(slot as usize, at, element);

@@ -9,8 +9,8 @@ use taktline_engine::table::{KEY, name_type, timestamp};
 
 use super::aggregate::Aggregate;
 use super::pane::{Pane, Tally};
-use super::signals::Signals;
 use crate::cycles::nan_is_null;
+use crate::signals::Signals;
 
 /// What a step's windows say; shared by its keys.
 pub(super) struct Said {

@@ -7,7 +7,7 @@ use taktline_engine::{Operator, Output, Rows, Saved, Snapshot};
 use super::pane::{Keep, Tally};
 use super::past::{Past, SavedLine};
 use super::rows::{Said, Span, WindowRows};
-use super::signals::Signals;
+use crate::signals::Signals;
 
 pub(super) struct Sliding<T: Tally> {
     last_us: i64,

@@ -10,7 +10,7 @@ use taktline_engine::{Operator, Output, Rows, SampleRows, Saved, Snapshot};
 
 use super::pane::{Keep, Pane, Tally};
 use super::rows::{Said, Span, WindowRows};
-use super::signals::Signals;
+use crate::signals::Signals;
 
 /// Where a window ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,10 +153,8 @@ impl<T: Tally> Operator for Stretches<T> {
         self.open = head.open;
         for (slot, told, pane) in head.panes {
             let index = slot as usize;
-            ensure!(
-                index < self.panes.len(),
-                "state that can't be read: a window of an unknown signal"
-            );
+            let known = index < self.panes.len() && pane.fits(self.keep);
+            ensure!(known, "state that can't be read: a window of an unknown signal");
             self.panes[index] = pane;
             self.told[index] = told;
             if self.keep.values {

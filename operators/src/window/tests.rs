@@ -338,6 +338,11 @@ fn signals_of_other_machines_cost_nothing() {
 }
 
 #[test]
+fn open_windows_take_what_the_docs_say() {
+    assert_eq!((size_of::<Pane<Basic>>(), size_of::<Pane<Full>>()), (56, 192));
+}
+
+#[test]
 fn large_levels_keep_their_digits() {
     let rows = [1.0, -1.0, 1.0, -1.0].map(|step| ("a", 3, 1e9 + step));
     assert_eq!(

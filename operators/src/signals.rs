@@ -1,4 +1,4 @@
-//! A key's signals: their slots, their names, and the order in which a window tells them.
+//! A key's signals: their slots, their names, and the order in which rows tell them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use taktline_engine::SampleRows;
 use crate::slots::Slots;
 
 /// The signals that a key has seen.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     machine: ArrayRef,
     slots: Slots,
     /// By slot.
