@@ -1,5 +1,6 @@
 //! Pure functions over slices; no dataflow, no tables.
 //!
+//! - [`anomaly`]: streaming detectors, tail probabilities, T² and SPE.
 //! - [`course`]: ends, sum, rise, slope, time-weighted mean and sign changes of a signal.
 //! - [`dtw`]: dynamic time warping, exact, with a window, early abandoning and the alignment path, of one channel or several.
 //! - [`elastic`]: LCSS, EDR, ERP and MSM.
@@ -17,6 +18,7 @@
 //! - [`stats`]: median, quantiles, robust spread.
 //! - [`trigger_search`]: which signal says when cycles begin.
 
+pub mod anomaly;
 pub mod course;
 pub mod dtw;
 pub mod elastic;
