@@ -29,7 +29,7 @@ pub const KIND: StepKind = StepKind {
     name: "alert",
     summary: "opens and closes alerts by a condition over the columns of its input",
     schema: || schemars::schema_for!(AlertConfig),
-    reads: &["samples", "cycles", "windows"],
+    reads: &["samples", "cycles", "windows", "anomalies"],
     build,
 };
 

@@ -214,7 +214,8 @@ impl Parser<'_> {
         };
         let field = self.schema.fields().get(index)?;
         match field.data_type() {
-            DataType::Utf8 => Some(true),
+            // A truth is the text `true` or `false`.
+            DataType::Utf8 | DataType::Boolean => Some(true),
             DataType::Dictionary(_, values) if **values == DataType::Utf8 => Some(true),
             kind if kind.is_numeric() => Some(false),
             kind => {

@@ -5,6 +5,7 @@
 //! - [`health`]: a score of 0 to 100 and a risk for each compared cycle.
 //! - [`window`]: what signals did over tumbling, hopping, sliding, session and count windows.
 //! - [`resample`], [`join`], [`dedup`], [`union`]: samples brought onto one grid, joined with slow signals, once each, and as one.
+//! - [`anomaly`]: how rare each sample, window or cycle is beside its own past.
 //! - [`alert`]: opens and closes alerts by a [`condition`] over the rows of any step.
 //! - [`kernels`]: pure functions over slices (distances, statistics).
 //!
@@ -16,6 +17,7 @@
 #![warn(missing_docs)]
 
 pub mod alert;
+pub mod anomaly;
 pub mod compare;
 pub mod condition;
 mod count;
@@ -48,5 +50,6 @@ pub const KINDS: &[taktline_engine::kind::StepKind] = &[
     join::KIND,
     dedup::KIND,
     union::KIND,
+    anomaly::KIND,
     alert::KIND,
 ];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod alert;
+mod anomaly;
 mod broken;
 mod compare;
 mod cycle;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use taktline_engine::table::samples;
 
 use super::*;
-use crate::{alert, compare, cycle, cycles, dedup, health, join, resample, window};
+use crate::{alert, anomaly, compare, cycle, cycles, dedup, health, join, resample, window};
 
 /// Bytes as they are, without a length before them.
 struct Raw(Vec<u8>);
@@ -89,6 +89,8 @@ fn scenes() -> Vec<(Box<dyn Step>, Vec<Call>)> {
         of_samples(&resample::KIND, "{every: 3ms, by: linear}"),
         of_samples(&join::KIND, "{with: {b: value, c: text}}"),
         of_samples(&dedup::KIND, "{within: 9ms}"),
+        of_samples(&anomaly::KIND, "{warm_up: 3}"),
+        of_cycles(&anomaly::KIND, "{warm_up: 3, of: [mean]}"),
         of_samples(&alert::KIND, "{when: value > 4, for: 2 of 3 rows}"),
         of_cycles(&compare::KIND, "{reference: {first: 2}}"),
         of_cycles(&compare::KIND, "{reference: {last: 3}, per: c}"),
