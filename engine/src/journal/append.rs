@@ -86,14 +86,15 @@ impl Writer {
         current.rows += batch.num_rows() as u64;
         self.shared.lock().bytes += record.len() as u64;
         self.watch.add(Count::Bytes, record.len() as u64);
-        if self.pending_bytes + record.len() as u64 <= PENDING_BYTES {
-            self.pending_bytes += record.len() as u64;
+        let bytes = batch.get_array_memory_size() as u64;
+        if self.pending_bytes + bytes <= PENDING_BYTES {
+            self.pending_bytes += bytes;
             self.pending.push(Recent {
                 index: self.next,
                 batch: batch.clone(),
                 segment: current.header.number,
                 ends_at: current.bytes,
-                bytes: record.len() as u64,
+                bytes,
             });
         }
         self.pending_rows += batch.num_rows() as u64;

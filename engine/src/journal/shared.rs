@@ -97,6 +97,7 @@ pub(super) struct Recent {
     pub batch: RecordBatch,
     pub segment: u64,
     pub ends_at: u64,
+    /// In memory, which is more than on disk.
     pub bytes: u64,
 }
 
