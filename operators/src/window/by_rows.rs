@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 use taktline_engine::{Operator, Output, Rows, Saved, Snapshot};
 
-use super::pane::{Keep, Pane, Tally};
+use super::pane::{Keep, Pane, Tally, Values};
 use super::rows::{Said, Span, WindowRows};
 use crate::signals::Signals;
 
@@ -33,7 +33,7 @@ struct Open<T: Tally> {
 #[serde(bound = "")]
 struct Head<T: Tally> {
     /// Signals with rows in their windows: slot, window, and the values that it keeps.
-    open: Vec<(u32, Open<T>, Vec<i64>, Vec<f64>)>,
+    open: Vec<(u32, Open<T>, Values)>,
 }
 
 impl<T: Tally> ByRows<T> {
@@ -105,7 +105,7 @@ impl<T: Tally> Operator for ByRows<T> {
         let open = (0..).zip(&self.open).filter(|(_, open)| open.pane.tally.rows() > 0);
         let open = open.map(|(slot, open)| {
             let (times, values) = open.pane.since(0);
-            (slot, open.clone(), times.to_vec(), values.to_vec())
+            (slot, open.clone(), (times.to_vec(), values.to_vec()))
         });
         into.head(&Head { open: open.collect() })
     }
@@ -116,7 +116,7 @@ impl<T: Tally> Operator for ByRows<T> {
             self.signals.restore(&name)?;
         }
         self.grow();
-        for (slot, mut open, times, values) in head.open {
+        for (slot, mut open, (times, values)) in head.open {
             let slot = slot as usize;
             let whole = slot < self.open.len() && times.len() == values.len() && open.pane.fits(self.keep);
             ensure!(whole, "state that can't be read: a window that is not whole");

@@ -30,9 +30,10 @@
 //! With `early: 1s` a window that is still open tells what it knows at each multiple of 1s that rows of the signal came before,
 //! and rows say in the column `final` whether their window is over.
 //!
-//! Open windows take 56 bytes a signal, 192 where `of` names one of `first` to `time_mean`, `kurtosis` or `zero_crossings`, and a sketch for percentiles; hopping ones up to
-//! twice that for each hop in `length`; `last` up to 16 bytes and a tally for each row. What windows say can be changed while they
-//! are open, unless more must be kept for it; how they are cut can't.
+//! An open window takes 56 bytes a signal; 192 where `of` names `first`, `last`, `sum`, `rate`, `slope`, `time_mean`, `kurtosis`
+//! or `zero_crossings`; with percentiles a sketch beside it. Hopping windows take up to two of these for each hop in `length`;
+//! `last` takes 16 bytes a row, and up to one of these each. What windows say can be changed while they are open, unless more
+//! must be kept for it; how they are cut can't.
 
 mod aggregate;
 mod by_rows;

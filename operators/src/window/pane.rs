@@ -113,6 +113,9 @@ pub(super) struct Keep {
     pub values: bool,
 }
 
+/// Times in µs and values, as many of each.
+pub(super) type Values = (Vec<i64>, Vec<f64>);
+
 /// One signal over one stretch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -126,7 +129,7 @@ struct More {
     sketch: Option<Sketch>,
     /// Times and values, of which a checkpoint keeps the new ones only; see [`Pane::since`].
     #[serde(skip)]
-    values: Option<(Vec<i64>, Vec<f64>)>,
+    values: Option<Values>,
 }
 
 /// Values that a window keeps of a signal for its bands: 16 MB. One with more has none.
@@ -211,7 +214,7 @@ impl<T: Tally> Pane<T> {
     }
 
     /// Takes back what [`Pane::since`] gave.
-    pub fn put_back(&mut self, kept: (Vec<i64>, Vec<f64>)) {
+    pub fn put_back(&mut self, kept: Values) {
         if let Some(more) = &mut self.more {
             more.values = Some(kept);
         }

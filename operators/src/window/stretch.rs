@@ -8,7 +8,7 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 use taktline_engine::{Operator, Output, Rows, SampleRows, Saved, Snapshot};
 
-use super::pane::{Keep, Pane, Tally};
+use super::pane::{Keep, Pane, Tally, Values};
 use super::rows::{Said, Span, WindowRows};
 use crate::signals::Signals;
 
@@ -134,7 +134,7 @@ impl<T: Tally> Operator for Stretches<T> {
 
     fn restore(&mut self, saved: &Saved) -> anyhow::Result<()> {
         let head: Head<T> = saved.head()?;
-        let mut kept: BTreeMap<u32, (Vec<i64>, Vec<f64>)> = BTreeMap::new();
+        let mut kept: BTreeMap<u32, Values> = BTreeMap::new();
         for entry in saved.appended()? {
             match entry {
                 Entry::Name(name) => self.signals.restore(&name)?,
