@@ -74,9 +74,7 @@ fn step(yaml: &str) -> Box<dyn Step> {
         table: samples(),
         extends: Vec::new(),
     };
-    (KIND.build)(&Section::from_yaml("w", yaml), &input)
-        .ok()
-        .expect("a step")
+    (KIND.build)(&Section::from_yaml("w", yaml), &input).expect("a step")
 }
 
 fn secs(step: &dyn Step, batch: &RecordBatch) -> f64 {
