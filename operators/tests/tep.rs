@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use taktline_operators::kernels::anomaly::pca::{Evidence, Pca};
 
@@ -38,7 +38,7 @@ fn read(file: PathBuf) -> Vec<Vec<f64>> {
 }
 
 /// Normal operation, its model, and the 99 % limits of T² and SPE on it.
-fn fitted(folder: &PathBuf) -> (Pca, f64, f64) {
+fn fitted(folder: &Path) -> (Pca, f64, f64) {
     let normal = read(folder.join("d00_te.dat"));
     assert_eq!((normal.len(), normal[0].len()), (960, 52));
     let model = Pca::fit(&normal, COMPONENTS).expect("a model");
@@ -46,7 +46,7 @@ fn fitted(folder: &PathBuf) -> (Pca, f64, f64) {
     (model, t2, spe)
 }
 
-fn evidence(folder: &PathBuf, model: &Pca, fault: &str) -> Vec<Evidence> {
+fn evidence(folder: &Path, model: &Pca, fault: &str) -> Vec<Evidence> {
     let rows = read(folder.join(format!("{fault}_te.dat")));
     rows[ONSET..]
         .iter()

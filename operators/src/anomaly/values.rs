@@ -72,8 +72,8 @@ impl Values {
         let signals = signals.ok_or_else(|| anyhow::anyhow!("column `signal` is no dictionary"))?;
         let names = signals.values().as_string_opt::<i32>();
         let names = names.ok_or_else(|| anyhow::anyhow!("column `signal` holds no names"))?;
-        let of = &self.settings.of[0].clone();
-        let values = column(of)?.as_primitive_opt::<Float64Type>();
+        let of = self.settings.of[0].clone();
+        let values = column(&of)?.as_primitive_opt::<Float64Type>();
         let values = values.ok_or_else(|| anyhow::anyhow!("column `{of}` holds no numbers"))?;
         let ends = timestamps(&batch, "end")?;
         let row = |(row, end): (usize, &i64)| {

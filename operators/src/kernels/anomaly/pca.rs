@@ -51,9 +51,9 @@ impl Pca {
         let mut correlation = Square::zero(size);
         for row in rows {
             let z = unfitted.standardised(row);
-            for i in 0..size {
-                for j in 0..size {
-                    *correlation.at_mut(i, j) += z[i] * z[j] / (n - 1.0);
+            for (i, a) in z.iter().enumerate() {
+                for (j, b) in z.iter().enumerate() {
+                    *correlation.at_mut(i, j) += a * b / (n - 1.0);
                 }
             }
         }
