@@ -287,6 +287,7 @@ fn separating_cut(node: &Node, point: &[f64], random: &mut Random) -> Option<(us
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use proptest::prelude::*;
 

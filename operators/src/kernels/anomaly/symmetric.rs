@@ -121,6 +121,7 @@ pub fn solve(matrix: &Square, right: &[f64]) -> Option<Vec<f64>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use proptest::prelude::*;
 
