@@ -186,7 +186,10 @@ mod tests {
             r#"{"ts": 1767323045, "t": 1}"#,
             &["refused 0: the time would be in the year 1970; as s it would be 2026-01-02T03:04:05Z"],
         );
-        check(r#"{"signal": "t"}"#, &["refused 0: the row has no `value`"]);
+        check(
+            r#"{"signal": "t"}"#,
+            &["refused 0: nothing stands at `value` or `text`"],
+        );
         check(
             r#"{"signal": "t", "value": {}}"#,
             &["refused 0: an object or a list stands at `value`"],
