@@ -7,7 +7,7 @@ use taktline_engine::table::{Sample, samples, samples_batch};
 use taktline_engine::{Output, Rows};
 
 use super::*;
-use crate::cycles::{self, Cycle, CyclesBuilder, Outcome};
+use crate::cycles::{self, Cycle, CyclesBuilder, Lacking, Outcome};
 use crate::kernels::anomaly::random::Random;
 use crate::window;
 
@@ -20,7 +20,8 @@ fn input(table: Table) -> Input {
 }
 
 fn windows() -> Table {
-    Table::plain("windows", window::schema())
+    let step = (window::KIND.build)(&Section::from_yaml("w", "{every: 1s}"), &input(samples())).unwrap();
+    step.output().clone()
 }
 
 fn cycle_table() -> Table {
@@ -227,8 +228,8 @@ fn cycle_batch(levels: &[(f64, f64)], outcome: Outcome) -> RecordBatch {
     for (number, (pressure, speed)) in (0..).zip(levels) {
         let mut values = |level: f64| -> Vec<f64> { (0..50).map(|_| level + 0.1 * random.normal()).collect() };
         let offsets: Vec<i64> = (0..50).map(|i| i * 200_000).collect();
-        builder.signal("pressure", 0, None, &offsets, &values(*pressure));
-        builder.signal("speed", 0, None, &offsets, &values(*speed));
+        builder.signal("pressure", Lacking::default(), None, &offsets, &values(*pressure));
+        builder.signal("speed", Lacking::default(), None, &offsets, &values(*speed));
         builder.cycle(&Cycle {
             machine: "m",
             step: "strokes",
@@ -237,7 +238,7 @@ fn cycle_batch(levels: &[(f64, f64)], outcome: Outcome) -> RecordBatch {
             end_us: number * 10_000_000 + 9_800_000,
             outcome,
             samples: 100,
-            missing: 0,
+            lacking: Lacking::default(),
         });
     }
     builder.finish().unwrap()
@@ -290,7 +291,7 @@ fn incomplete_and_empty_cycles_teach_nothing() {
         end_us: 0,
         outcome: Outcome::Complete,
         samples: 0,
-        missing: 0,
+        lacking: Lacking::default(),
     });
     let good = cycle_batch(&good, Outcome::Complete);
     let clean = run("{of: [mean]}", cycle_table(), std::slice::from_ref(&good));
@@ -310,7 +311,7 @@ fn more_columns_than_are_looked_at_is_said() {
     let mut builder = CyclesBuilder::default();
     names
         .iter()
-        .for_each(|name| builder.signal(name, 0, None, &[0], &[1.0]));
+        .for_each(|name| builder.signal(name, Lacking::default(), None, &[0], &[1.0]));
     builder.cycle(&Cycle {
         machine: "m",
         step: "strokes",
@@ -319,7 +320,7 @@ fn more_columns_than_are_looked_at_is_said() {
         end_us: 1,
         outcome: Outcome::Complete,
         samples: 70,
-        missing: 0,
+        lacking: Lacking::default(),
     });
     let batch = builder.finish().unwrap();
     let step =
