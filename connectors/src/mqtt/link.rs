@@ -139,6 +139,8 @@ const SEND_QUEUE: usize = 256;
 /// Messages that the broker may have yet to acknowledge. The client looks through all of this window for each
 /// message: with 65,535 it manages some 900 messages a second, with 1,024 some 60,000.
 const IN_FLIGHT: u16 = 1024;
+/// Of a subscriber, which publishes hardly anything: it looks through the window for each acknowledgement, too.
+const FEW_IN_FLIGHT: u16 = 16;
 
 /// Packets that the client reads, and sends, at once. By itself it writes each acknowledgement with a call of its own.
 const BATCH: usize = 256;
@@ -161,6 +163,11 @@ pub(super) fn connect(
     let tls = endpoint.tls.as_ref().map(|tls| tls.client()).transpose()?.map(Arc::new);
     let address = (endpoint.host.clone(), endpoint.port);
     let socket = socket.clone();
+    let in_flight = if subscription.is_some() {
+        FEW_IN_FLIGHT
+    } else {
+        IN_FLIGHT
+    };
     // No delay for subscribers, whose small acknowledgements must not wait; publishers gain from larger packets.
     Ok(match endpoint.version {
         Version::V311 => {
@@ -168,7 +175,7 @@ pub(super) fn connect(
             options.set_max_packet_size(PACKET_LIMIT as usize, PACKET_LIMIT as usize);
             options.set_clean_session(kept_secs.is_none() || endpoint.client_id.is_none());
             options.set_keep_alive(keep_alive);
-            options.set_inflight(IN_FLIGHT);
+            options.set_inflight(in_flight);
             options.set_max_request_batch(BATCH);
             options.set_read_batch_size(BATCH);
             options.set_ack_mode(rumqttc_v4::AckMode::Manual);
@@ -190,7 +197,7 @@ pub(super) fn connect(
             options.set_clean_start(kept_secs.is_none());
             options.set_session_expiry_interval(kept_secs);
             options.set_keep_alive(keep_alive);
-            options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+            options.set_outgoing_inflight_upper_limit(in_flight);
             options.set_max_request_batch(BATCH);
             options.set_read_batch_size(BATCH);
             options.set_ack_mode(rumqttc_v5::AckMode::Manual);

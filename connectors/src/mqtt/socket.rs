@@ -8,6 +8,8 @@ use rumqttc_v5::NetworkOptions;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::gathered::Gathered;
+
 /// The socket of a connection beside the client that uses it, so that its end can be seen after the client has said goodbye.
 #[derive(Clone, Default)]
 pub(super) struct Socket(Arc<Mutex<Option<OwnedFd>>>);
@@ -18,11 +20,11 @@ impl Socket {
     }
 
     /// Connects to `host:port`.
-    pub(super) async fn connect(self, address: String, options: NetworkOptions) -> io::Result<TcpStream> {
+    pub(super) async fn connect(self, address: String, options: NetworkOptions) -> io::Result<Gathered<TcpStream>> {
         self.release();
         let stream = rumqttc_v5::default_socket_connect(address, options).await?;
         *self.lock() = Some(stream.as_fd().try_clone_to_owned()?);
-        Ok(stream)
+        Ok(Gathered::new(stream))
     }
 
     /// Lets go, so that the client alone decides when the socket is closed.
