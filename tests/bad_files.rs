@@ -116,7 +116,7 @@ fn loops_and_missing_inputs() {
         "{kind: compare, from: strokes,",
         "{kind: compare, from: plc,",
         expect![[r#"
-            /line.yaml:6:35: `compare` reads cycles, but `plc` gives samples; put a step between that makes cycles (steps that read samples: cycle, window, resample, join, dedup, alert)
+            /line.yaml:6:35: `compare` reads cycles, but `plc` gives samples; put a step between that makes cycles (steps that read samples: cycle, window, resample, join, dedup, anomaly, alert)
         "#]],
     );
 }

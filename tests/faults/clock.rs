@@ -32,7 +32,7 @@ fn a_day_ahead_and_a_day_back() {
             crate::scene::newest(&scene.checkpoints()) > before + 3
         });
         // It is alive whatever the clocks say.
-        let (status, said) = scene.start(&["--lease-secs", "3"]).end();
+        let (status, said) = scene.start(&["--lease-secs", "8"]).end();
         assert!(
             status.code() == Some(1) && said.contains("is in use by"),
             "{shift}: {said}"
