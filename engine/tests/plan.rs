@@ -242,14 +242,15 @@ const EXTENDS: &[SinkKind] = &[SinkKind {
 #[test]
 fn a_step_extends_all_its_inputs() {
     let text = "version: 1\nsources:\n  x: {kind: list, rows: [[a, 1, 1.5]]}\n  y: {kind: list, rows: [[b, 1, 1.5]]}\n\
-                steps:\n  both: {kind: pass, from: [x, y]}\n  again: {kind: pass, from: both}\n\
-                sinks:\n  out: {kind: extends, from: [x, again]}\n";
+                steps:\n  one: {kind: sum, from: x}\n  two: {kind: sum, from: y}\n\
+                \x20 both: {kind: pass, from: [one, two]}\n  again: {kind: pass, from: both}\n\
+                sinks:\n  out: {kind: extends, from: [one, again]}\n";
     let catalog = Catalog {
         sinks: EXTENDS,
         ..toy::CATALOG
     };
     let found = compile("line.yaml", text, &[], &catalog, &|_| None).err().unwrap();
-    assert_eq!(found[0].message, r#"x [], again ["both", "x", "y"]"#);
+    assert_eq!(found[0].message, r#"one [], again ["both", "one", "two"]"#);
 }
 
 #[test]
