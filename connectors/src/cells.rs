@@ -1,6 +1,9 @@
 //! Rows as texts for people: templates over columns, `{machine}: {message}`.
 
+use std::borrow::Cow;
+
 use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use taktline_engine::Published;
 use taktline_engine::config::Problem;
@@ -17,7 +20,7 @@ impl RowTemplate {
     /// # Errors
     /// At `path`: a column that the rows of `input` don't have, or a brace without its partner.
     pub(crate) fn parse(path: &str, text: &str, input: &Input) -> Result<Self, Problem> {
-        let schema = flat(input).map_or(&input.table.schema, |flat| &flat.schema);
+        let schema = flat_schema(input);
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         Template::parse(text, &columns)
             .map(RowTemplate)
@@ -51,6 +54,19 @@ impl RowTemplate {
 /// The flat table that rows of an input are sent as: without the samples inside.
 pub(crate) fn flat(input: &Input) -> Option<&Published> {
     input.table.published.first()
+}
+
+/// The columns that an input has where its rows are sent.
+pub(crate) fn flat_schema(input: &Input) -> &SchemaRef {
+    flat(input).map_or(&input.table.schema, |flat| &flat.schema)
+}
+
+/// A batch as its rows are sent.
+pub(crate) fn flattened<'b>(flat: Option<&Published>, batch: &'b RecordBatch) -> anyhow::Result<Cow<'b, RecordBatch>> {
+    Ok(match flat {
+        Some(flat) => Cow::Owned((flat.project)(batch)?),
+        None => Cow::Borrowed(batch),
+    })
 }
 
 /// The cells of a batch as texts.
@@ -123,5 +139,29 @@ mod tests {
         check("[{text}]", Ok("[]"));
         check("{machin}", Err("did you mean `machine`?"));
         check("{machine", Err("no partner"));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sent_as_the_first_published_table_has_them() {
+        let batch = taktline_engine::table::samples_batch([taktline_engine::table::Sample {
+            machine: "press-1",
+            signal: "force",
+            ts: 5,
+            value: Some(1.5),
+            ..Default::default()
+        }]);
+        let machines = Published {
+            name: "machines",
+            schema: batch.schema(),
+            project: |batch| Ok(batch.project(&[0])?),
+        };
+        assert_eq!(flattened(Some(&machines), &batch).unwrap().num_columns(), 1);
+        assert_eq!(*flattened(None, &batch).unwrap(), batch);
     }
 }

@@ -21,7 +21,7 @@ use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
 use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
-use crate::cells::{Cells, RowTemplate, flat, showable};
+use crate::cells::{Cells, RowTemplate, flat, flat_schema, flattened, showable};
 use crate::durable;
 use crate::retry::{Backoff, Condition};
 use crate::tls::TlsConfig;
@@ -198,7 +198,7 @@ fn is_local(host: &str) -> bool {
 }
 
 fn columns(input: &Input) -> Vec<&str> {
-    let schema = flat(input).map_or(&input.table.schema, |flat| &flat.schema);
+    let schema = flat_schema(input);
     schema.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
@@ -293,8 +293,8 @@ impl Sink for EmailSink {
             .inputs
             .get(input)
             .ok_or_else(|| anyhow::anyhow!("there is no input {input}"))?;
-        let projected = mailed.flat.as_ref().map(|flat| (flat.project)(batch)).transpose()?;
-        let batch = showable(projected.as_ref().unwrap_or(batch))?;
+        let batch = &*flattened(mailed.flat.as_ref(), batch)?;
+        let batch = showable(batch)?;
         let cells = Cells::of(&batch);
         for row in 0..batch.num_rows() {
             self.fresh.push(|| Notice {

@@ -15,12 +15,13 @@ use serde_json::Value;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
-use taktline_engine::{Opening, Sink, SinkPlan};
+use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
 use super::connect::{Brokers, Mechanism};
 use super::courier::{Courier, Post, Sending};
 use super::outbox::{self, Letter, Lot, Outbox};
 use super::topics::{TOPIC_LIMIT, is_topic};
+use crate::cells::{flat, flat_schema, flattened};
 use crate::codec::encode::{EncodeConfig, Encoder};
 use crate::codec::json;
 use crate::codec::topic::{Template, TemplateError};
@@ -135,9 +136,7 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
     problems.extend(config.encode.problems("encode"));
     let mut addresses = Vec::new();
     for input in inputs {
-        let columns: Vec<&str> = input
-            .table
-            .schema
+        let columns: Vec<&str> = flat_schema(input)
             .fields()
             .iter()
             .map(|field| field.name().as_str())
@@ -162,6 +161,7 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
                 topic,
                 key: key.flatten(),
                 table: input.table.name,
+                flat: flat(input).cloned(),
             });
         }
     }
@@ -236,6 +236,7 @@ struct Addressing {
     topic: Template,
     key: Option<Template>,
     table: &'static str,
+    flat: Option<Published>,
 }
 
 struct KafkaSink {
@@ -285,6 +286,7 @@ impl Sink for KafkaSink {
             .inputs
             .get_mut(input)
             .with_context(|| format!("there is no input {input}"))?;
+        let batch = &*flattened(address.flat.as_ref(), batch)?;
         let shown = json::offset_zones(batch)?;
         let columns = Columns::of(&shown, address)?;
         let way = &mut self.way;

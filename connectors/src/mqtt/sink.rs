@@ -12,11 +12,12 @@ use serde::Deserialize;
 use taktline_engine::config::{Problem, Section};
 use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
-use taktline_engine::{Opening, Sink, SinkPlan};
+use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
 use super::client::Connection;
 use super::endpoint::{Endpoint, SignIn, Version};
 use super::link::{Qos, Receipt, Undelivered};
+use crate::cells::{flat, flat_schema, flattened};
 use crate::codec::json;
 use crate::codec::topic::{Template, TemplateError};
 use crate::tls::TlsConfig;
@@ -82,15 +83,13 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
     let endpoint = Endpoint::new(&config.url, sign_in).map_err(|found| problems.extend(found));
     let mut topics = Vec::new();
     for input in inputs {
-        let columns: Vec<&str> = input
-            .table
-            .schema
+        let columns: Vec<&str> = flat_schema(input)
             .fields()
             .iter()
             .map(|field| field.name().as_str())
             .collect();
         match Template::parse(&config.topic, &columns) {
-            Ok(topic) => topics.push(topic),
+            Ok(topic) => topics.push((topic, flat(input).cloned())),
             Err(TemplateError::Brace) => problems.push(Problem::at("topic", "a brace has no partner")),
             Err(TemplateError::Unknown(name)) => problems.push(
                 Problem::at("topic", format!("`{}` has no column `{name}`", input.name))
@@ -116,7 +115,7 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
 struct MqttSinkPlan {
     name: String,
     endpoint: Endpoint,
-    topics: Vec<Template>,
+    topics: Vec<(Template, Option<Published>)>,
     qos: Qos,
     retain: bool,
 }
@@ -133,18 +132,19 @@ impl SinkPlan for MqttSinkPlan {
 }
 
 struct MqttSink {
-    /// One for each input.
-    topics: Vec<Template>,
+    /// One for each input, and how its rows are sent.
+    topics: Vec<(Template, Option<Published>)>,
     outbox: Outbox,
     json: Vec<u8>,
 }
 
 impl Sink for MqttSink {
     fn write(&mut self, input: usize, batch: &RecordBatch) -> anyhow::Result<()> {
-        let template = self
+        let (template, flat) = self
             .topics
             .get(input)
             .ok_or_else(|| anyhow::anyhow!("there is no input {input}"))?;
+        let batch = &*flattened(flat.as_ref(), batch)?;
         self.json.clear();
         json::write_rows(batch, &mut self.json)?;
         let batch = &json::offset_zones(batch)?;

@@ -18,7 +18,7 @@ use taktline_engine::kind::{Input, SinkKind};
 use taktline_engine::state::Staged;
 use taktline_engine::{Opening, Published, Sink, SinkPlan};
 
-use crate::cells::{Cells, RowTemplate, flat, showable};
+use crate::cells::{Cells, RowTemplate, flat, flattened, showable};
 use crate::codec::json;
 use crate::tls::TlsConfig;
 use delivery::{Delivery, Outcome, Target};
@@ -280,8 +280,7 @@ fn list(rows: &[Row]) -> Vec<u8> {
 
 impl Sent {
     fn rows(&self, batch: &RecordBatch) -> anyhow::Result<Vec<Row>> {
-        let projected = self.flat.as_ref().map(|flat| (flat.project)(batch)).transpose()?;
-        let batch = projected.as_ref().unwrap_or(batch);
+        let batch = &*flattened(self.flat.as_ref(), batch)?;
         let mut text = Vec::new();
         json::write_rows(batch, &mut text)?;
         let ids = ids(batch);
