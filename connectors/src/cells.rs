@@ -140,12 +140,6 @@ mod tests {
         check("{machin}", Err("did you mean `machine`?"));
         check("{machine", Err("no partner"));
     }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
 
     #[test]
     fn rows_are_sent_as_the_first_published_table_has_them() {
