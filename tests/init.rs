@@ -197,6 +197,31 @@ fn finds_cycles(gateway: &str, args: &[&str], parts: &[&str]) {
 }
 
 #[test]
+fn a_dry_run_shows_the_sources_that_can_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("rows.csv"),
+        "machine,signal,ts,value\npress-1,force,1767225600,1.5\n",
+    )
+    .unwrap();
+    let pipeline = folder.path().join("p.yaml");
+    let text = format!(
+        "version: 1\nsources:\n  push: {{kind: http, listen: \"127.0.0.1:0\"}}\n\
+         \x20 rows: {{kind: file, path: {}, layout: long, machine: {{column: machine}}, signal: signal, value: value, time: {{column: ts, unit: s}}}}\n\
+         sinks: {{out: {{kind: stdout, from: [push, rows]}}}}\n",
+        folder.path().join("rows.csv").display()
+    );
+    std::fs::write(&pipeline, text).unwrap();
+    let (code, shown, said) = any(&["run", path(&pipeline), "--dry-run", "--format", "json"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(shown.contains("\"machine\":\"press-1\""), "{shown}{said}");
+    assert!(
+        said.contains("samples are pushed") && said.contains("no row came of push;"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_can_not_be_found_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let csv = dir.path().join("empty.csv");
