@@ -35,10 +35,15 @@ impl RowTemplate {
 
     /// The text for a row; nothing where a column has none.
     pub(crate) fn render(&self, cells: &Cells<'_>, row: usize) -> String {
+        self.render_with(cells, row, str::to_owned)
+    }
+
+    /// The same of parts that `part` makes of the columns' texts.
+    pub(crate) fn render_with(&self, cells: &Cells<'_>, row: usize, part: impl Fn(&str) -> String) -> String {
         let texts: Vec<String> = (0..cells.columns.len())
             .map(|index| {
                 if self.0.uses(index) {
-                    cells.text(index, row)
+                    part(&cells.text(index, row))
                 } else {
                     String::new()
                 }

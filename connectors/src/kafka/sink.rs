@@ -3,12 +3,10 @@
 //! Rows of a checkpoint wait in an outbox on disk until the checkpoint is real. Then they are sent in a transaction that also carries a
 //! record of how far the sink is. After a crash that record tells what is published and what is not.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use arrow::array::{Array, RecordBatch};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::array::RecordBatch;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,10 +19,8 @@ use super::connect::{Brokers, Mechanism};
 use super::courier::{Courier, Post, Sending};
 use super::outbox::{self, Letter, Lot, Outbox};
 use super::topics::{TOPIC_LIMIT, is_topic};
-use crate::cells::{flat, flat_schema, flattened};
+use crate::cells::{Cells, RowTemplate, flat, flat_schema, flattened, showable};
 use crate::codec::encode::{EncodeConfig, Encoder};
-use crate::codec::json;
-use crate::codec::topic::{Template, TemplateError};
 use crate::durable;
 use crate::tls::TlsConfig;
 
@@ -136,25 +132,13 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
     problems.extend(config.encode.problems("encode"));
     let mut addresses = Vec::new();
     for input in inputs {
-        let columns: Vec<&str> = flat_schema(input)
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
-        let mut template = |setting: &str, text: &str| match Template::parse(text, &columns) {
-            Ok(template) => Some(template),
-            Err(TemplateError::Brace) => {
-                problems.push(Problem::at(setting, "a brace has no partner"));
-                None
-            }
-            Err(TemplateError::Unknown(name)) => {
-                let problem = Problem::at(setting, format!("`{}` has no column `{name}`", input.name));
-                problems.push(problem.did_you_mean(&name, columns.iter().copied()));
-                None
-            }
+        let mut template = |setting: &str, text: &str| {
+            RowTemplate::parse(setting, text, input)
+                .map_err(|problem| problems.push(problem))
+                .ok()
         };
         let topic = template("topic", &config.topic);
-        let by_machine = columns.contains(&"machine").then_some("{machine}");
+        let by_machine = flat_schema(input).column_with_name("machine").map(|_| "{machine}");
         let key = config.key.as_deref().or(by_machine).map(|text| template("key", text));
         if let Some(topic) = topic {
             addresses.push(Addressing {
@@ -233,8 +217,8 @@ impl SinkPlan for KafkaSinkPlan {
 /// Where rows of one input go.
 #[derive(Clone)]
 struct Addressing {
-    topic: Template,
-    key: Option<Template>,
+    topic: RowTemplate,
+    key: Option<RowTemplate>,
     table: &'static str,
     flat: Option<Published>,
 }
@@ -287,8 +271,8 @@ impl Sink for KafkaSink {
             .get_mut(input)
             .with_context(|| format!("there is no input {input}"))?;
         let batch = &*flattened(address.flat.as_ref(), batch)?;
-        let shown = json::offset_zones(batch)?;
-        let columns = Columns::of(&shown, address)?;
+        let shown = showable(batch)?;
+        let cells = Cells::of(&shown);
         let way = &mut self.way;
         let mut letter = Letter {
             topic: String::new(),
@@ -296,13 +280,9 @@ impl Sink for KafkaSink {
             payload: Vec::new(),
         };
         encoder.encode(batch, &mut |row, payload| {
-            columns.render(&address.topic, row, topic_part, &mut letter.topic);
+            letter.topic = address.topic.render_with(&cells, row, topic_part);
             make_topic(&mut letter.topic);
-            if let Some(template) = &address.key {
-                let mut key = String::new();
-                columns.render(template, row, Cow::Owned, &mut key);
-                letter.key = Some(key.into_bytes());
-            }
+            letter.key = address.key.as_ref().map(|key| key.render(&cells, row).into_bytes());
             match way {
                 Way::Once(once) => once.outbox.push(&letter.topic, letter.key.as_deref(), payload),
                 Way::Often(post, _) => {
@@ -401,51 +381,13 @@ impl Once {
     }
 }
 
-/// The columns that templates use, ready to be written.
-struct Columns<'b> {
-    batch: &'b RecordBatch,
-    formatters: Vec<Option<ArrayFormatter<'b>>>,
-}
-
-impl<'b> Columns<'b> {
-    fn of(batch: &'b RecordBatch, address: &Addressing) -> anyhow::Result<Self> {
-        const OPTIONS: &FormatOptions<'static> = &FormatOptions::new();
-        let used = |index| address.topic.uses(index) || address.key.as_ref().is_some_and(|key| key.uses(index));
-        let formatters = (0..batch.num_columns())
-            .map(|index| {
-                used(index)
-                    .then(|| ArrayFormatter::try_new(batch.column(index), OPTIONS))
-                    .transpose()
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Columns { batch, formatters })
-    }
-
-    fn render(&self, template: &Template, row: usize, part: impl Fn(String) -> Cow<'static, str>, out: &mut String) {
-        let values: Vec<Cow<'static, str>> = (self.formatters.iter().enumerate())
-            .map(|(index, column)| match column {
-                Some(column) if !self.batch.column(index).is_null(row) => part(column.value(row).to_string()),
-                Some(_) => part(String::new()),
-                None => "".into(),
-            })
-            .collect();
-        template.render(|index| &values[index], out);
-    }
-}
-
 /// A value as a part of a topic's name.
-fn topic_part(value: String) -> Cow<'static, str> {
+fn topic_part(value: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if value.is_empty() {
         "_".into()
-    } else if value.chars().all(legal) {
-        value.into()
     } else {
-        value
-            .chars()
-            .map(|c| if legal(c) { c } else { '_' })
-            .collect::<String>()
-            .into()
+        value.chars().map(|c| if legal(c) { c } else { '_' }).collect()
     }
 }
 
@@ -498,7 +440,7 @@ mod tests {
 
     #[test]
     fn parts_of_topics() {
-        let check = |value: &str, expect: &str| assert_eq!(topic_part(value.into()), expect);
+        let check = |value: &str, expect: &str| assert_eq!(topic_part(value), expect);
         check("press-1", "press-1");
         check("a/b c#ä", "a_b_c__");
         check("", "_");

@@ -1,11 +1,9 @@
 //! The `mqtt` sink: each row as a JSON object on a topic made from its columns.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::array::RecordBatch;
 use futures::executor::block_on;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,9 +15,8 @@ use taktline_engine::{Opening, Published, Sink, SinkPlan};
 use super::client::Connection;
 use super::endpoint::{Endpoint, SignIn, Version};
 use super::link::{Qos, Receipt, Undelivered};
-use crate::cells::{flat, flat_schema, flattened};
+use crate::cells::{Cells, RowTemplate, flat, flattened, showable};
 use crate::codec::json;
-use crate::codec::topic::{Template, TemplateError};
 use crate::tls::TlsConfig;
 
 /// The `mqtt` sink.
@@ -83,18 +80,9 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
     let endpoint = Endpoint::new(&config.url, sign_in).map_err(|found| problems.extend(found));
     let mut topics = Vec::new();
     for input in inputs {
-        let columns: Vec<&str> = flat_schema(input)
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
-        match Template::parse(&config.topic, &columns) {
+        match RowTemplate::parse("topic", &config.topic, input) {
             Ok(topic) => topics.push((topic, flat(input).cloned())),
-            Err(TemplateError::Brace) => problems.push(Problem::at("topic", "a brace has no partner")),
-            Err(TemplateError::Unknown(name)) => problems.push(
-                Problem::at("topic", format!("`{}` has no column `{name}`", input.name))
-                    .did_you_mean(&name, columns.iter().copied()),
-            ),
+            Err(problem) => problems.push(problem),
         }
     }
     match endpoint {
@@ -115,7 +103,7 @@ fn build(section: &Section, inputs: &[Input]) -> Result<Box<dyn SinkPlan>, Vec<P
 struct MqttSinkPlan {
     name: String,
     endpoint: Endpoint,
-    topics: Vec<(Template, Option<Published>)>,
+    topics: Vec<(RowTemplate, Option<Published>)>,
     qos: Qos,
     retain: bool,
 }
@@ -133,7 +121,7 @@ impl SinkPlan for MqttSinkPlan {
 
 struct MqttSink {
     /// One for each input, and how its rows are sent.
-    topics: Vec<(Template, Option<Published>)>,
+    topics: Vec<(RowTemplate, Option<Published>)>,
     outbox: Outbox,
     json: Vec<u8>,
 }
@@ -147,17 +135,8 @@ impl Sink for MqttSink {
         let batch = &*flattened(flat.as_ref(), batch)?;
         self.json.clear();
         json::write_rows(batch, &mut self.json)?;
-        let batch = &json::offset_zones(batch)?;
-        let options = FormatOptions::default();
-        let columns: Vec<Option<ArrayFormatter<'_>>> = (0..batch.num_columns())
-            .map(|index| {
-                template
-                    .uses(index)
-                    .then(|| ArrayFormatter::try_new(batch.column(index), &options))
-                    .transpose()
-            })
-            .collect::<Result<_, _>>()?;
-        let mut topic = String::new();
+        let shown = showable(batch)?;
+        let cells = Cells::of(&shown);
         // The writer escapes line breaks in texts, so that each line is a row.
         for (row, payload) in self
             .json
@@ -165,14 +144,7 @@ impl Sink for MqttSink {
             .take(batch.num_rows())
             .enumerate()
         {
-            let values: Vec<Cow<'_, str>> = (columns.iter().enumerate())
-                .map(|(index, column)| match column {
-                    Some(column) if !batch.column(index).is_null(row) => level(&column.value(row).to_string()).into(),
-                    Some(_) => "_".into(),
-                    None => "".into(),
-                })
-                .collect();
-            template.render(|index| &values[index], &mut topic);
+            let topic = template.render_with(&cells, row, level);
             self.outbox.send(&topic, payload)?;
         }
         Ok(())
